@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""compile_time.py [--repeat N]: what including the library costs a translation unit.
+
+Compiles bench/compile_time/eigen_core.cpp and bench/compile_time/galore_adamw.cpp in turn, N times each with the same
+flags and no compiler cache, and prints the medians in seconds as JSON. "used" is the time of the second as a part of
+what is allowed: three times the first plus three seconds.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+UNITS = ["eigen_core", "galore_adamw"]
+COMPILER = os.environ.get("CXX", "g++")
+
+
+def eigen_flags() -> list[str]:
+    try:
+        result = subprocess.run(["pkg-config", "--cflags-only-I", "eigen3"], capture_output=True, text=True, check=True)
+        return result.stdout.replace("-I", "-isystem ").split()
+    except (OSError, subprocess.CalledProcessError):
+        return ["-isystem", "/usr/include/eigen3"]
+
+
+def compile_seconds(unit: str, flags: list[str], folder: str) -> float:
+    command = [COMPILER, "-std=c++20", "-O2", f"-I{ROOT / 'include'}", *flags, "-c",
+               str(ROOT / "bench" / "compile_time" / f"{unit}.cpp"), "-o", f"{folder}/{unit}.o"]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, "CCACHE_DISABLE": "1"})
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=3)
+    repeat = parser.parse_args().repeat
+    flags = eigen_flags()
+    seconds: dict[str, list[float]] = {unit: [] for unit in UNITS}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(repeat):
+            for unit in UNITS:  # in turn, so that a busy machine slows both
+                seconds[unit].append(compile_seconds(unit, flags, folder))
+    eigen_core, galore_adamw = (statistics.median(seconds[unit]) for unit in UNITS)
+    allowed = 3 * eigen_core + 3
+    print(json.dumps({
+        "eigen_core_s": round(eigen_core, 2),
+        "galore_adamw_s": round(galore_adamw, 2),
+        "ratio": round(galore_adamw / eigen_core, 3),
+        "difference_s": round(galore_adamw - eigen_core, 2),
+        "allowed_s": round(allowed, 2),
+        "used": round(galore_adamw / allowed, 3),
+    }, indent=2))
+
+
+main()

@@ -1,0 +1,2 @@
+// What a unit pays that does nothing but include Eigen's matrices.
+#include <Eigen/Core>
