@@ -4,6 +4,7 @@
 `// expect-error: "regex"`  compiling must fail, and one line of the messages must match;
 `// expect-success`         compiling must succeed.
 """
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,8 @@ expected = re.fullmatch(r'// expect-error: "(.+)"', first)
 if not expected and first != "// expect-success":
     sys.exit(f'{path}: the first line must be `// expect-error: "regex"` or `// expect-success`, not `{first}`')
 
-result = subprocess.run([*compiler, path], capture_output=True, text=True, check=False)
+result = subprocess.run([*compiler, path], capture_output=True, text=True, check=False,
+                        env={**os.environ, "LC_ALL": "C"})
 messages = result.stdout + result.stderr
 if not expected:
     sys.exit(0 if result.returncode == 0 else f"{path}: must compile, but:\n{messages}")
