@@ -1,0 +1,155 @@
+/// @file
+/// From the gradient of the logits to the gradient of every weight.
+#pragma once
+
+#include "attention.hpp"
+#include "gradients.hpp"
+#include "normalization.hpp"
+#include "swiglu.hpp"
+
+namespace llama {
+
+/// Whether dense gradients are written anew or added to: micro-batches of one step after the first add.
+enum class accumulation : std::uint8_t { overwrite, add };
+
+/// For callers that wait for the whole pass.
+struct ignore_gradients {
+  void operator()(index_t) const noexcept {}
+};
+
+namespace detail {
+
+template <class Executor, class T, class OnGradient>
+class backward_pass {
+ public:
+  backward_pass(Executor& exec, parameters<T> const& model, token_view const& batch, activations<T>& memory,
+                gradients<T>& out, accumulation how, OnGradient& on_gradient)
+      : exec_{exec},
+        model_{model},
+        batch_{batch},
+        memory_{memory},
+        out_{out},
+        keep_{how == accumulation::add ? T{1} : T{0}},
+        on_gradient_{on_gradient} {}
+
+  void run() {
+    auto const& c = model_.config();
+    bool const tied = c.head == output_head::tied;
+    auto const d_normed = memory_.scratch(c.width);
+    multiply(exec_, T{1}, as_const(memory_.logits()), model_.weight(role::head), T{0}, d_normed);
+    if (tied) accumulate(index_of(c, role::head), memory_.logits(), memory_.final_normed());
+    else finish_linear(role::head, 0);
+    normalise(role::final_norm, 0, {}, d_normed, memory_.at(c.layers).stream, memory_.final_scale());
+    for (index_t l = c.layers; l-- > 0;) {
+      feed_forward(l);
+      mix(l);
+    }
+    scatter(tied ? T{1} : keep_);
+    report(index_of(c, role::embedding));
+  }
+
+ private:
+  static view<T const> as_const(view<T> v) noexcept { return v; }
+
+  void feed_forward(index_t l) {
+    auto const layer = memory_.at(l);
+    view<T> const d_out = memory_.at(l + 1).stream;
+    auto const d_active = memory_.scratch(model_.config().ffn);
+    multiply(exec_, T{1}, as_const(d_out), model_.weight(role::down, l), T{0}, d_active);
+    finish_linear(role::down, l);
+    swiglu_backward<Executor, T>(exec_, d_active, layer.gate_up);
+    auto const d_normed = memory_.scratch(model_.config().width);
+    multiply(exec_, T{1}, as_const(layer.gate_up), model_.gate_up(l), T{0}, d_normed);
+    finish_linear(role::up, l);
+    finish_linear(role::gate, l);
+    normalise(role::mlp_norm, l, d_out, d_normed, layer.middle, layer.middle_scale);
+  }
+  void mix(index_t l) {
+    auto const layer = memory_.at(l);
+    auto const d_mixed = memory_.scratch(model_.config().width);
+    multiply(exec_, T{1}, as_const(layer.middle), model_.weight(role::attention_output, l), T{0}, d_mixed);
+    finish_linear(role::attention_output, l);
+    attention_backward(exec_, memory_, layer, d_mixed);
+    auto const d_normed = memory_.scratch(model_.config().width);
+    multiply(exec_, T{1}, as_const(layer.query_key_value), model_.query_key_value(l), T{0}, d_normed);
+    finish_linear(role::value, l);
+    finish_linear(role::key, l);
+    finish_linear(role::query, l);
+    normalise(role::attention_norm, l, layer.middle, d_normed, layer.stream, layer.scale);
+  }
+
+  /// dW = dYᵀ X where it is wanted. The gradient of the input has been computed before, with the weight as it was.
+  void finish_linear(role what, index_t l) {
+    index_t const index = index_of(model_.config(), what, l);
+    auto const f = factors_of(memory_, model_[index]);
+    accumulate(index, f.output_gradient, f.input);
+    report(index);
+  }
+  void accumulate(index_t index, view<T const> output_gradient, view<T const> input) {
+    if (out_.form(index) == gradient_form::dense)
+      multiply(exec_, T{1}, output_gradient.t(), input, keep_, out_.dense(index));
+  }
+  void normalise(role what, index_t l, view<T const> skipped, view<T const> dy, view<T> x, T const* scale) {
+    index_t const index = index_of(model_.config(), what, l);
+    auto const gradient = out_.form(index) == gradient_form::dense ? out_.dense(index) : view<T>{};
+    rms_norm_backward<Executor, T>(exec_, skipped, dy, model_.weight(index), scale, x, gradient,
+                                   memory_.gain_partials(), keep_);
+    report(index);
+  }
+  /// Rows of the stream's gradient go to the embeddings of their tokens. Cut by columns, so that each element is summed
+  /// by one thread in the order of the tokens.
+  void scatter(T keep) {
+    index_t const index = index_of(model_.config(), role::embedding);
+    if (out_.form(index) != gradient_form::dense) return;
+    constexpr index_t columns = 64;
+    view<T> const to = out_.dense(index), from = memory_.at(0).stream;
+    exec_.parallel((to.cols + columns - 1) / columns, [&](index_t task) {
+      index_t const begin = task * columns, end = std::min(to.cols, begin + columns);
+      if (keep == T{0})
+        for (index_t v = 0; v < to.rows; ++v) std::fill(&to(v, begin), &to(v, begin) + (end - begin), T{});
+      for (index_t t = 0; t < from.rows; ++t) {
+        T* const __restrict row = to.data + batch_.tokens[static_cast<std::size_t>(t)] * to.cols;
+        T const* const __restrict more = from.data + t * from.cols;
+        for (index_t i = begin; i < end; ++i) row[i] += more[i];
+      }
+    });
+  }
+  void report(index_t index) {
+    if (out_.form(index) != gradient_form::none) on_gradient_(index);
+  }
+
+  Executor& exec_;
+  parameters<T> const& model_;
+  token_view const& batch_;
+  activations<T>& memory_;
+  gradients<T>& out_;
+  T keep_;
+  OnGradient& on_gradient_;
+};
+
+}  // namespace detail
+
+/// Gradients of the last `forward` and `cross_entropy` over the same batch.
+/// `on_gradient(index)` is called as soon as the gradient of one parameter is complete and its weight is not read any
+/// more in this pass, from the last layer to the first; the caller may change that weight at once. Frozen parameters are
+/// not reported. Afterwards the activations hold gradients: one backward pass a forward pass.
+/// Cost: twice the flops of `forward`, less m n a token for each m x n weight without a dense gradient; nothing is
+/// allocated.
+/// Throws: shape_error, argument_error, state_error.
+template <class Executor, class T, class OnGradient = ignore_gradients>
+void backward(Executor& exec, parameters<T> const& model, token_view const& batch, activations<T>& memory,
+              gradients<T>& out, accumulation how = accumulation::overwrite, OnGradient&& on_gradient = {}) {
+  lowrank::require<lowrank::state_error>(memory.purpose() == pass::training, "llama::backward",
+                                         "needs activations made for training");
+  lowrank::require<lowrank::shape_error>(batch.sequences == memory.sequences() && batch.length == memory.length(),
+                                         "llama::backward", "needs the batch of the last forward pass, ",
+                                         memory.sequences(), " x ", memory.length(), ", got ", batch.sequences, " x ",
+                                         batch.length);
+  lowrank::require(how == accumulation::overwrite || !out.shares_memory(), "llama::backward",
+                   "cannot add to dense gradients that share one buffer");
+  detail::backward_pass<Executor, T, std::remove_reference_t<OnGradient>>{exec, model, batch,      memory,
+                                                                          out,  how,   on_gradient}
+      .run();
+}
+
+}  // namespace llama

@@ -1,0 +1,113 @@
+/// @file
+/// Where the gradients of the weights are, and in which of their two forms.
+#pragma once
+
+#include "activations.hpp"
+#include "lowrank/core/gradient.hpp"
+
+namespace llama {
+
+/// dense: dW = dYᵀ X is computed. factored: it is not, dY and X are handed over. none: the weight is frozen.
+enum class gradient_form : std::uint8_t { dense, factored, none };
+/// kept: each dense gradient has memory of its own. one_at_a_time: the dense gradients of linear layers share one buffer,
+/// which holds one of them while the backward pass reports it.
+enum class gradient_storage : std::uint8_t { kept, one_at_a_time };
+
+/// The two factors of dW = dYᵀ X. Valid until the next forward pass.
+template <class T>
+struct factors {
+  view<T const> output_gradient, input;
+};
+
+template <class T>
+class gradients {
+ public:
+  /// One form for each parameter; embedding and norm gains cannot be factored.
+  /// Throws: argument_error.
+  gradients(parameters<T> const& model, std::span<gradient_form const> forms,
+            gradient_storage storage = gradient_storage::kept)
+      : storage_{storage}, forms_(forms.begin(), forms.end()) {
+    lowrank::require(static_cast<index_t>(forms.size()) == model.count(), "llama::gradients",
+                     "needs one form for each of ", model.count(), " parameters, got ", forms.size());
+    index_t total = 0, largest_shared = 0;
+    for (index_t i = 0; i < model.count(); ++i) {
+      lowrank::require(form(i) != gradient_form::factored || model[i].is_linear(), "llama::gradients",
+                       "only linear weights have factors, got ", model[i].name);
+      slots_.push_back({-1, model[i].shape});
+      if (form(i) != gradient_form::dense) continue;
+      index_t const size = model[i].shape.size();
+      if (shares(model[i])) largest_shared = std::max(largest_shared, size);
+      else slots_.back().offset = std::exchange(total, total + rounded(size));
+    }
+    for (index_t i = 0; i < model.count(); ++i)
+      if (form(i) == gradient_form::dense && shares(model[i])) slots_[static_cast<std::size_t>(i)].offset = total;
+    shares_memory_ = largest_shared > 0;
+    memory_ = lowrank::buffer<T>{total + largest_shared};
+  }
+  /// All dense.
+  explicit gradients(parameters<T> const& model, gradient_storage storage = gradient_storage::kept)
+      : gradients{model, std::vector<gradient_form>(static_cast<std::size_t>(model.count()), gradient_form::dense),
+                  storage} {}
+
+  [[nodiscard]] gradient_form form(index_t index) const noexcept { return forms_[static_cast<std::size_t>(index)]; }
+  [[nodiscard]] gradient_storage storage() const noexcept { return storage_; }
+  /// Requires: form(index) is dense. With one_at_a_time, a linear weight's is valid only while it is being reported.
+  [[nodiscard]] view<T> dense(index_t index) noexcept {
+    auto const& s = slots_[static_cast<std::size_t>(index)];
+    return s.offset < 0 ? view<T>{} : lowrank::row_major(memory_.data() + s.offset, s.shape);
+  }
+  /// Whether some dense gradients live in one buffer, so that micro-batches cannot add to them.
+  [[nodiscard]] bool shares_memory() const noexcept { return shares_memory_; }
+  [[nodiscard]] index_t bytes() const noexcept { return memory_.bytes(); }
+
+ private:
+  struct slot {
+    index_t offset;
+    lowrank::extents shape;
+  };
+  [[nodiscard]] bool shares(parameter const& p) const noexcept {
+    return storage_ == gradient_storage::one_at_a_time && p.is_linear();
+  }
+  [[nodiscard]] static index_t rounded(index_t count) noexcept { return (count + 15) / 16 * 16; }
+
+  gradient_storage storage_;
+  std::vector<gradient_form> forms_;
+  std::vector<slot> slots_;
+  bool shares_memory_{};
+  lowrank::buffer<T> memory_;
+};
+
+/// The factors that the last backward pass left for linear weight `p`.
+template <class T>
+[[nodiscard]] factors<T> factors_of(activations<T>& memory, parameter const& p) {
+  lowrank::require(p.is_linear(), "llama::factors_of", "only linear weights have factors, got ", p.name);
+  auto const& c = memory.config();
+  index_t const d = c.width, kv = c.kv_width();
+  if (p.what == role::head) return {memory.logits(), memory.final_normed()};
+  auto const layer = memory.at(p.layer);
+  auto const heads = [&](index_t from, index_t to) { return layer.query_key_value.col_range(from, to); };
+  switch (p.what) {
+    case role::query:
+      return {heads(0, d), layer.normed};
+    case role::key:
+      return {heads(d, d + kv), layer.normed};
+    case role::value:
+      return {heads(d + kv, d + 2 * kv), layer.normed};
+    case role::attention_output:
+      return {layer.middle, layer.mixed};
+    case role::gate:
+      return {layer.gate_up.col_range(0, c.ffn), layer.middle_normed};
+    case role::up:
+      return {layer.gate_up.col_range(c.ffn, 2 * c.ffn), layer.middle_normed};
+    default:
+      return {memory.at(p.layer + 1).stream, layer.active};
+  }
+}
+
+/// The same in the library's own type, for its optimizers.
+[[nodiscard]] inline lowrank::outer_product<> factored_gradient(activations<float>& memory, parameter const& p) {
+  auto const f = factors_of(memory, p);
+  return {f.output_gradient, f.input};
+}
+
+}  // namespace llama

@@ -1,0 +1,81 @@
+/// @file
+/// What a basis does: project a gradient, lift a direction. How it is kept is the store's business.
+#pragma once
+
+#include "lowrank/linalg/gradient_products.hpp"
+
+namespace lowrank {
+
+/// A basis in use. Facing coordinates: G m x n, P m x r, R = Pᵀ G.
+/// `inner(g, r)` is the shape of R. `project`: R = Pᵀ G + beta R. `lift`: out = keep out + alpha (P N)[part], any part.
+template <class M, class E>
+concept linear_map = executor<E> && requires(M const map, E& exec, const_view_of<E> in, view_of<E> out, block part) {
+  { M::two_sided } -> std::convertible_to<bool>;
+  { map.rank() } -> std::same_as<index_t>;
+  { M::inner(extents{}, index_t{}) } -> std::same_as<extents>;
+  { M::project_bytes(extents{}, index_t{}, index_t{}) } -> std::same_as<index_t>;
+  { M::lift_bytes(index_t{}, index_t{}) } -> std::same_as<index_t>;
+  map.project(exec, in, 0.0F, out);
+  map.lift(exec, 1.0F, in, part, 1.0F, out);
+};
+
+/// One matrix with orthonormal columns, on the side that is short.
+template <memory_space Space>
+struct dense_map {
+  static constexpr bool two_sided = false;
+
+  matrix_view<float const, Space> p;  ///< m x r
+
+  [[nodiscard]] index_t rank() const noexcept { return p.cols; }
+  [[nodiscard]] static constexpr extents inner(extents g, index_t r) noexcept { return {r, g.cols}; }
+  [[nodiscard]] static constexpr index_t project_bytes(extents, index_t r, index_t tokens) noexcept {
+    return gradient_product_bytes(tokens, r);
+  }
+  [[nodiscard]] static constexpr index_t lift_bytes(index_t, index_t) noexcept { return 0; }
+
+  /// Cost: 2 m n r flops, or 2 T r (m + n) for a factored gradient.
+  template <executor E, gradient G>
+  void project(E& exec, G const& g, float beta, view_of<E> r) const {
+    multiply(exec, 1.0F, g.t(), p, beta, r.t());
+  }
+  /// Cost: 2 r flops for each element of `out`.
+  template <executor E>
+  void lift(E& exec, float alpha, const_view_of<E> n, block part, float keep, view_of<E> out) const {
+    multiply(exec, alpha, p.row_range(part.row_begin, part.row_end), n.col_range(part.col_begin, part.col_end), keep, out);
+  }
+};
+
+/// A basis on both sides: R = Uᵀ G V is r x r.
+template <memory_space Space>
+struct pair_map {
+  static constexpr bool two_sided = true;
+
+  matrix_view<float const, Space> u, v;  ///< m x r, n x r
+
+  [[nodiscard]] index_t rank() const noexcept { return u.cols; }
+  [[nodiscard]] static constexpr extents inner(extents, index_t r) noexcept { return {r, r}; }
+  [[nodiscard]] static constexpr index_t project_bytes(extents g, index_t r, index_t tokens) noexcept {
+    return scratch_bytes<float>(g.cols * r) + gradient_product_bytes(tokens, r);
+  }
+  /// Of a part with that many columns.
+  [[nodiscard]] static constexpr index_t lift_bytes(index_t r, index_t columns) noexcept {
+    return scratch_bytes<float>(r * columns);
+  }
+
+  template <executor E, gradient G>
+  void project(E& exec, G const& g, float beta, view_of<E> r) const {
+    scratch_scope const scope{exec};
+    auto const t = take_matrix(exec, {g.shape().cols, rank()});
+    multiply(exec, 1.0F, g.t(), u, 0.0F, t);
+    multiply(exec, 1.0F, const_view_of<E>(t.t()), v, beta, r);
+  }
+  template <executor E>
+  void lift(E& exec, float alpha, const_view_of<E> n, block part, float keep, view_of<E> out) const {
+    scratch_scope const scope{exec};
+    auto const t = take_matrix(exec, {rank(), part.col_end - part.col_begin});
+    multiply(exec, 1.0F, n, v.row_range(part.col_begin, part.col_end).t(), 0.0F, t);
+    multiply(exec, alpha, u.row_range(part.row_begin, part.row_end), const_view_of<E>(t), keep, out);
+  }
+};
+
+}  // namespace lowrank

@@ -1,0 +1,123 @@
+/// @file
+/// How a basis is kept between steps.
+#pragma once
+
+#include "lowrank/basis/linear_map.hpp"
+#include "lowrank/core/slots.hpp"
+#include "lowrank/core/visit.hpp"
+#include "lowrank/linalg/elementwise.hpp"
+
+namespace lowrank {
+
+/// Number formats of a stored basis.
+namespace format {
+
+template <class T>
+struct stored_as {
+  using fills = slots::basis_format;
+  using element = T;
+};
+using fp32 = stored_as<float>;
+using bf16 = stored_as<lowrank::bf16>;
+
+}  // namespace format
+
+namespace detail {
+
+/// One dense m x r matrix in a number format, packed in the weight's orientation.
+template <class Format, memory_space Space>
+class kept_matrix {
+  using element = typename Format::element;
+  static constexpr bool in_place = std::same_as<element, float>;
+
+ public:
+  kept_matrix() = default;
+  kept_matrix(index_t rows, index_t capacity) : values_{rows * capacity} {}
+
+  [[nodiscard]] static constexpr index_t bytes(index_t rows, index_t r) noexcept {
+    return rows * r * index_t{sizeof(element)};
+  }
+  /// Scratch that `open` takes.
+  [[nodiscard]] static constexpr index_t open_bytes(index_t rows, index_t r) noexcept {
+    return in_place ? 0 : scratch_bytes<float>(rows * r);
+  }
+  template <executor E>
+  void assign(E& exec, side s, const_view_of<E> p) {
+    convert(exec, p, natural<Space>(s, values_.data(), p.shape()));
+  }
+  template <executor E>
+  [[nodiscard]] const_view_of<E> open(E& exec, side s, extents shape) const {
+    if constexpr (in_place) {
+      return natural<Space>(s, values_.data(), shape);
+    } else {
+      auto const wide = take_matrix(exec, shape, s);
+      convert(exec, natural<Space>(s, values_.data(), shape), wide);
+      return wide;
+    }
+  }
+  friend void visit_state(kept_matrix& m, auto&& f) { f("values", m.values_); }
+
+ private:
+  buffer<element, Space> values_;
+};
+
+}  // namespace detail
+
+/// A map's matrices in one number format. Capacity is fixed at birth; a smaller rank uses a prefix.
+/// `assign` copies a candidate in; `open` gives the map, from its own memory or decoded into scratch.
+template <class Map, class Format>
+struct basis_store;
+
+template <memory_space Space, class Format>
+struct basis_store<dense_map<Space>, Format> {
+  using map = dense_map<Space>;
+  using kept = detail::kept_matrix<Format, Space>;
+
+  struct state {
+    kept p;
+    friend void visit_state(state& s, auto&& f) { visit_state(s.p, f); }
+  };
+  [[nodiscard]] static constexpr index_t bytes(extents g, index_t r) noexcept { return kept::bytes(g.rows, r); }
+  [[nodiscard]] static constexpr index_t open_bytes(extents g, index_t r) noexcept { return kept::open_bytes(g.rows, r); }
+  [[nodiscard]] static state init(extents g, index_t r) { return {kept{g.rows, r}}; }
+  template <executor E>
+  static void assign(E& exec, state& s, side where, map const& candidate) {
+    s.p.assign(exec, where, candidate.p);
+  }
+  template <executor E>
+  [[nodiscard]] static map open(E& exec, state const& s, side where, extents g, index_t r) {
+    return {s.p.open(exec, where, {g.rows, r})};
+  }
+};
+
+template <memory_space Space, class Format>
+struct basis_store<pair_map<Space>, Format> {
+  using map = pair_map<Space>;
+  using kept = detail::kept_matrix<Format, Space>;
+
+  struct state {
+    kept u, v;
+    friend void visit_state(state& s, auto&& f) {
+      visit_state(s.u, prefixed(f, "left."));
+      visit_state(s.v, prefixed(f, "right."));
+    }
+  };
+  [[nodiscard]] static constexpr index_t bytes(extents g, index_t r) noexcept {
+    return kept::bytes(g.rows, r) + kept::bytes(g.cols, r);
+  }
+  [[nodiscard]] static constexpr index_t open_bytes(extents g, index_t r) noexcept {
+    return kept::open_bytes(g.rows, r) + kept::open_bytes(g.cols, r);
+  }
+  [[nodiscard]] static state init(extents g, index_t r) { return {kept{g.rows, r}, kept{g.cols, r}}; }
+  template <executor E>
+  static void assign(E& exec, state& s, side, map const& candidate) {
+    s.u.assign(exec, side::left, candidate.u);
+    s.v.assign(exec, side::right, candidate.v);
+  }
+  template <executor E>
+  [[nodiscard]] static map open(E& exec, state const& s, side, extents g, index_t r) {
+    return {s.u.open(exec, side::left, {g.rows, r}), s.v.open(exec, side::right, {g.cols, r})};
+  }
+};
+
+}  // namespace lowrank

@@ -1,0 +1,25 @@
+/// @file
+/// What the compiler is told about each function: where it runs. The only header that looks at the compiler.
+#pragma once
+
+#if defined(__CUDACC__)
+#define LOWRANK_HD __host__ __device__
+#else
+/// Marks a function that runs on the host and, when compiled by a CUDA compiler, on the device.
+#define LOWRANK_HD
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define LOWRANK_INLINE inline __attribute__((always_inline))
+#else
+#define LOWRANK_INLINE inline
+#endif
+
+#include <cstdint>
+
+namespace lowrank {
+
+/// Every size, extent, stride and rank. Signed, so that differences are what they look like.
+using index_t = std::int64_t;
+
+}  // namespace lowrank

@@ -1,0 +1,62 @@
+/// @file
+/// Products for `blas_executor` by CBLAS. Link with a CBLAS and LAPACKE (CMake: lowrank::blas).
+#pragma once
+
+#include <cblas.h>
+
+#include "lowrank/linalg/host/blas_executor.hpp"
+#include "lowrank/linalg/host/detail/tiled_products.hpp"
+#include "lowrank/linalg/host/lapack_decompositions.hpp"
+#include "lowrank/linalg/host/small_factorizations.hpp"
+#include "lowrank/linalg/primitives.hpp"
+
+namespace lowrank {
+
+namespace detail {
+
+/// A BLAS packs its operands itself, so its tiles are larger than ours.
+inline constexpr index_t blas_tile = 1024;
+
+/// Column-major c += alpha a b for one tile.
+template <class T>
+void blas_tile_product(T alpha, unit_stride<T const> a, unit_stride<T const> b, unit_stride<T> c, extents shape,
+                       index_t depth) {
+  auto const order = [](bool row_major) { return row_major ? CblasTrans : CblasNoTrans; };
+  auto const size = [](index_t x) { return static_cast<int>(x); };
+  auto const call = [&](auto gemm) {
+    gemm(CblasColMajor, order(a.row_major), order(b.row_major), size(shape.rows), size(shape.cols), size(depth), alpha,
+         a.data, size(a.leading), b.data, size(b.leading), T{1}, c.data, size(c.leading));
+  };
+  if constexpr (sizeof(T) == sizeof(float)) call(&cblas_sgemm);
+  else call(&cblas_dgemm);
+}
+
+template <class T>
+void blas_multiply(host_executor& exec, T alpha, matrix_view<T const> a, matrix_view<T const> b, T beta,
+                   matrix_view<T> c) {
+  multiply_by_tiles<T>(
+      exec, alpha, a, b, beta, c, [](int, auto... arguments) { blas_tile_product<T>(arguments...); }, blas_tile);
+}
+
+}  // namespace detail
+
+/// C = alpha A B + beta C. With beta = 0, C may hold anything.
+/// Shapes: A m x k, B k x n, C m x n; any strides (fast when each operand has a unit stride).
+/// Requires: C overlaps neither A nor B; strides below 2^31.
+/// Cost: 2 m n k flops; workspace 0.  Throws: shape_error.
+inline void multiply(blas_executor& exec, float alpha, matrix_view<float const> a, matrix_view<float const> b, float beta,
+                     matrix_view<float> c) {
+  detail::blas_multiply(exec, alpha, a, b, beta, c);
+}
+/// The same in fp64.
+inline void multiply(blas_executor& exec, double alpha, matrix_view<double const> a, matrix_view<double const> b,
+                     double beta, matrix_view<double> c) {
+  detail::blas_multiply(exec, alpha, a, b, beta, c);
+}
+/// C = Yᵀ Y, products and sums in fp64.
+/// Shapes: Y m x l, C l x l.  Cost: m l² flops; workspace 0.  Throws: shape_error.
+inline void gram(blas_executor& exec, matrix_view<float const> y, matrix_view<double> c) {
+  detail::gram_by_tiles(exec, y, c, [](int, auto... arguments) { detail::blas_tile_product<double>(arguments...); });
+}
+
+}  // namespace lowrank

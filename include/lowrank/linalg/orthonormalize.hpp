@@ -1,0 +1,131 @@
+/// @file
+/// Orthonormal columns for any finite input, by products: what a basis needs after every refresh.
+#pragma once
+
+#include <utility>
+
+#include "lowrank/linalg/columns.hpp"
+#include "lowrank/linalg/primitives.hpp"
+
+namespace lowrank {
+
+/// What became of `orthonormalize`, in the executor's memory space.
+struct orthonormal_report {
+  std::int32_t passes{};    ///< each is a Gram, a Cholesky factorization and a product
+  std::int32_t replaced{};  ///< columns that carried nothing new and became fresh random ones
+  std::int32_t failed{};    ///< 1: the input had NaN or Inf, or `most_passes` were too few; the columns are unusable
+  double departure{};       ///< ‖QᵀQ - I‖_F (columns scaled to length 1) when the last pass began; below 0.1 that pass
+                            ///< leaves nothing but rounding, about sqrt(l) eps
+};
+
+struct orthonormal_options {
+  std::int32_t most_passes{8};
+  double departure{1e-2};  ///< a pass that began below this was the last; a huge value asks for a single pass
+};
+/// One pass only: well conditioned, not orthonormal. Enough between power steps.
+inline constexpr orthonormal_options roughly{.most_passes = 1, .departure = 1e300};
+
+/// Scratch that `orthonormalize` of that shape takes.
+[[nodiscard]] constexpr index_t orthonormalize_bytes(extents y) noexcept {
+  if (y.size() == 0) return 0;
+  return scratch_bytes<float>(y.size()) + scratch_bytes<double>(y.cols * y.cols) +
+         scratch_bytes<float>(y.cols * y.cols) + scratch_bytes<double>(y.cols) +
+         scratch_bytes<orthonormal_report>(1) + scratch_bytes<gram_condition>(1) + scratch_bytes<std::int32_t>(1);
+}
+
+namespace detail {
+
+/// C = A W for upper triangular W, skipping most of its zeros.
+template <class E>
+void multiply_upper(E& exec, const_view_of<E> a, const_view_of<E> w, view_of<E> c) {
+  index_t const width = std::max<index_t>(128, (w.cols / 4 + 63) / 64 * 64);
+  for (index_t begin = 0; begin < w.cols; begin += width) {
+    index_t const end = std::min(w.cols, begin + width);
+    multiply(exec, 1.0F, a.col_range(0, end), w.sub({0, end, begin, end}), 0.0F, c.col_range(begin, end));
+  }
+}
+
+/// C = Cholesky factor of D YᵀY D + shift I with unit diagonal, D = diag(scales), 0 for columns without anything new. These
+/// are only known once a factorization has met them, and may not have a part in it: then it is done again without them.
+template <class E>
+void factor_scaled_gram(E& exec, const_view_of<E> y, wide_view_of<E> c, double* scales, gram_condition* condition,
+                        std::int32_t* bad_pivot) {
+  auto const l = static_cast<double>(c.cols);
+  double const shift = 1e-15 * l, rounding = 1e-14 + 4 * shift;
+  gram(exec, y, c);
+  // Columns came balanced, or out of the pass before: those shorter than 1e-7 are the rounding of what was subtracted.
+  unit_scales(exec, c, scales, 1e-14);
+  for (int attempt = 0;; ++attempt) {
+    scale_gram(exec, c, scales, shift, condition);
+    factor_cholesky(exec, c, bad_pivot);
+    drop_dependent(exec, c, rounding, scales, condition);
+    auto const dropped = exec.peek(&condition->dropped);
+    if ((dropped && *dropped == 0) || attempt == 1) return;
+    gram(exec, y, c);
+  }
+}
+
+/// Uninitialised scratch of y's shape and storage order.
+template <class E>
+[[nodiscard]] view_of<E> take_like(E& exec, view_of<E> y) {
+  return take_matrix(exec, y.shape(), y.row_stride < y.col_stride ? side::right : side::left);
+}
+
+}  // namespace detail
+
+/// Replaces the columns of Y by orthonormal ones that span them: shifted Cholesky QR with the Gram in fp64, its diagonal
+/// scaled to one, repeated until it started from nearly orthonormal columns. Columns without anything new (zero, or
+/// dependent to fp32 rounding) become random directions orthogonal to the rest. Column k is a combination of columns
+/// 0 ... k of the input, of positive weight in k, as long as none before it was replaced.
+/// Shapes: Y m x l, l <= m.
+/// Requires: Y does not overlap the executor's scratch. NaN or Inf: `failed` is set and Y holds nothing useful.
+/// Ensures: ‖QᵀQ - I‖_F of about 0.6 sqrt(l) eps, whatever the scale, rank and condition of Y.
+/// Cost: a pass is 2.3 m l² + 2 l³ / 3 flops; 2 passes up to condition 1e4, 3 or 4 beyond; workspace orthonormalize_bytes.
+/// An executor that cannot peek runs 4 passes.
+/// Throws: shape_error.
+/// Reference: Fukaya, Kannan, Nakatsukasa, Yamamoto, Yanagisawa, "Shifted Cholesky QR for computing the QR factorization of
+/// ill-conditioned matrices" (2020), with the shift in units of fp64.
+template <class E>
+void orthonormalize(E& exec, view_of<E> y, rng_key fresh, orthonormal_report* report = nullptr,
+                    orthonormal_options options = {}) {
+  require<shape_error>(y.cols <= y.rows, "orthonormalize", "needs at most as many columns as rows, got ", y.shape());
+  if (y.empty()) {
+    if (report != nullptr) exec.single([=] { *report = {}; });
+    return;
+  }
+  fresh.purpose = rng_purpose::completion;
+  index_t const l = y.cols;
+  scratch_scope const scope{exec};
+  auto& arena = exec.arena();
+  auto from = y, to = detail::take_like(exec, y);
+  auto const c = row_major<typename E::space>(arena.template take<double>(l * l), {l, l});
+  auto const w = row_major<typename E::space>(arena.template take<float>(l * l), {l, l}).t();
+  auto* const scales = arena.template take<double>(l);
+  auto* const spare = arena.template take<orthonormal_report>(1);
+  auto* const condition = arena.template take<gram_condition>(1);
+  auto* const bad_pivot = arena.template take<std::int32_t>(1);
+  auto* const seen = report != nullptr ? report : spare;
+
+  exec.single([=] { *seen = {}; });
+  balance_columns(exec, y, &seen->failed);
+  if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
+  std::int32_t const blind_passes = std::min(options.most_passes, 4);
+  for (std::int32_t pass = 1; pass <= options.most_passes; ++pass) {
+    detail::factor_scaled_gram(exec, from, c, scales, condition, bad_pivot);
+    invert_lower(exec, c);
+    narrow_inverse(exec, c, scales, w);
+    detail::multiply_upper(exec, from, w, to);
+    replace_columns(exec, fresh, static_cast<std::uint64_t>((pass - 1) * y.size()), scales, to);
+    std::swap(from, to);
+    exec.single([=, enough = options.departure] {
+      bool const settled = condition->departure <= enough && condition->dead == 0;
+      *seen = {.passes = pass, .replaced = seen->replaced + condition->dead, .failed = settled || enough > 1e299 ? 0 : 1,
+               .departure = condition->departure};
+    });
+    auto const failed = exec.peek(&seen->failed);
+    if (failed ? *failed == 0 : pass == blind_passes) break;
+  }
+  if (from.data != y.data) copy(exec, from, y);
+}
+
+}  // namespace lowrank

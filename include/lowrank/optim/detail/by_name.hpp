@@ -1,0 +1,117 @@
+#pragma once
+
+#include "lowrank/optim/by_name.hpp"
+
+namespace lowrank {
+namespace detail {
+
+template <executor E, class Optimizer>
+[[nodiscard]] optimizer_factory<E> factory_of(Optimizer settings) {
+  settings.check();
+  return [settings = std::move(settings)](E& exec, extents weight, std::uint32_t tensor) {
+    return make_optimizer(exec, settings, weight, tensor);
+  };
+}
+
+template <executor E>
+[[nodiscard]] named_finder<E> take_finder(option_list& o, by_name_context<E> const& context) {
+  enum class kind : std::uint8_t { randomized, svd, stiefel, given };
+  auto const which = o.take_choice<kind>(
+      "finder", {{"randomized", kind::randomized}, {"svd", kind::svd}, {"stiefel", kind::stiefel}, {"given", kind::given}}, kind::randomized);
+  named_finder<E> out;
+  if (which == kind::svd) out.chosen = named_svd<E>{{}, context.exact_svd};
+  if (which == kind::stiefel) out.chosen = basis::stiefel{};
+  if (which == kind::given) out.chosen = context.bases;
+  if (which == kind::randomized) {
+    basis::randomized found;
+    found.range.oversampling = o.take("oversampling", found.range.oversampling);
+    found.range.power_iterations = o.take("power_iterations", found.range.power_iterations);
+    found.range.sketch = o.take_choice<sketch_kind>(
+        "sketch", {{"rademacher", sketch_kind::rademacher}, {"gaussian", sketch_kind::gaussian}}, found.range.sketch);
+    out.chosen = found;
+  }
+  return out;
+}
+
+/// GaLore over `rule`. The options shared by all of GaLore are read here, those of the rule have been.
+template <executor E, class Finder, class Format, class Rule>
+[[nodiscard]] optimizer_factory<E> galore_factory(option_list& o, Rule rule, Finder finder, side_choice where) {
+  low_rank<Rule, Finder, refresh::every, named_transport, residual::drop, lift::back_project, Format> out;
+  out.rank = o.take("rank", index_t{128});
+  out.refresh.period = o.take("update_proj_gap", index_t{200});
+  out.lift.scale = static_cast<float>(o.take("scale", 0.25));
+  out.keep_side = where;
+  out.seed = static_cast<std::uint64_t>(o.take("seed", index_t{0}));
+  out.transport.resets = o.take_choice<bool>("transport", {{"keep", false}, {"reset", true}}, false);
+  out.accumulate_in = o.take_choice<accumulation>(
+      "accumulate", {{"none", accumulation::none}, {"projected", accumulation::projected}}, accumulation::none);
+  out.measure = o.take_choice<certificate>(
+      "measure", {{"never", certificate::never}, {"at_refresh", certificate::at_refresh}, {"every_step", certificate::every_step}},
+      certificate::never);
+  out.rule = rule;
+  out.finder = std::move(finder);
+  return factory_of<E>(std::move(out));
+}
+
+template <executor E, class Rule>
+[[nodiscard]] optimizer_factory<E> galore_by_options(option_list& o, Rule rule, by_name_context<E> const& context) {
+  enum class projection : std::uint8_t { std, reverse_std, left, right, full };
+  auto const type = o.take_choice<projection>("proj_type",
+                                              {{"std", projection::std},
+                                               {"reverse_std", projection::reverse_std},
+                                               {"left", projection::left},
+                                               {"right", projection::right},
+                                               {"full", projection::full}},
+                                              projection::std);
+  bool const narrow = o.take_choice<bool>("basis_format", {{"fp32", false}, {"bf16", true}}, false);
+  auto finder = take_finder(o, context);
+  if (type == projection::full) {
+    using both = basis::two_sided<named_finder<E>>;
+    both two{.finder = std::move(finder)};
+    return narrow ? galore_factory<E, both, format::bf16>(o, rule, std::move(two), side_choice::left)
+                  : galore_factory<E, both, format::fp32>(o, rule, std::move(two), side_choice::left);
+  }
+  side_choice const where = type == projection::reverse_std ? side_choice::keep_small
+                            : type == projection::left      ? side_choice::left
+                            : type == projection::right     ? side_choice::right
+                                                            : side_choice::keep_large;
+  return narrow ? galore_factory<E, named_finder<E>, format::bf16>(o, rule, std::move(finder), where)
+                : galore_factory<E, named_finder<E>, format::fp32>(o, rule, std::move(finder), where);
+}
+
+template <executor E, class Rule>
+[[nodiscard]] optimizer_factory<E> full_rank_by_options(option_list& o, Rule rule) {
+  return factory_of<E>(full_rank<Rule>{.rule = rule, .seed = static_cast<std::uint64_t>(o.take("seed", index_t{0}))});
+}
+
+}  // namespace detail
+
+template <executor E>
+named_optimizer<E> by_name(std::string_view name, option_list o, by_name_context<E> const& context) {
+  using namespace detail;
+  named_optimizer<E> out;
+  out.low_rank = name.starts_with("galore_");
+  double const decay = o.take("weight_decay", 0.0);
+  require(is_finite(decay) && decay >= 0, "by_name", "weight_decay must be finite and >= 0, got ", decay);
+  out.weight_decay = static_cast<float>(decay);
+  bool const full = !out.low_rank;
+  auto const adam = [&](rule::adam_formula convention) { return with_named_decay(o, named_adam(o, convention), full); };
+  if (name == "adamw" || name == "adamw_torch") out.make = full_rank_by_options<E>(o, adam(rule::adam_formula::torch_adamw()));
+  else if (name == "adam") out.make = full_rank_by_options<E>(o, adam(rule::adam_formula::torch_adam()));
+  else if (name == "galore_adamw") out.make = galore_by_options<E>(o, adam(rule::adam_formula::galore()), context);
+  else if (name == "adafactor") out.make = full_rank_by_options<E>(o, with_named_decay(o, named_adafactor(o), false));
+  else if (name == "galore_adafactor") out.make = galore_by_options<E>(o, with_named_decay(o, named_adafactor(o), false), context);
+  else if (name == "lion") out.make = full_rank_by_options<E>(o, with_named_decay(o, named_lion(o), true));
+  else if (name == "galore_lion") out.make = galore_by_options<E>(o, with_named_decay(o, named_lion(o), false), context);
+  else if (name == "sgd") out.make = full_rank_by_options<E>(o, with_named_decay(o, named_sgd(o, decay_order::coupled), true));
+  else if (name == "galore_sgd") out.make = galore_by_options<E>(o, with_named_decay(o, named_sgd(o, decay_order::before), false), context);
+  else {
+    std::string known;
+    for (auto const one : known_optimizers()) known += (known.empty() ? "" : ", ") + std::string{one};
+    throw argument_error{join("lowrank::by_name: unknown optimizer \"", name, "\"; known are ", known)};
+  }
+  o.require_empty(name);
+  return out;
+}
+
+}  // namespace lowrank

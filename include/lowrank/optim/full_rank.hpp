@@ -1,0 +1,110 @@
+/// @file
+/// A rule on the whole parameter: what embeddings, norms and everything else outside a subspace get.
+#pragma once
+
+#include "lowrank/optim/step_parts.hpp"
+
+namespace lowrank {
+
+/// W <- keep W - rate N, with N from the rule on the whole gradient. Same calls as `low_rank`. A vector is a 1 x n matrix.
+/// Cost: for packed fp32 weights and elementwise rules one pass (28 bytes an element for Adam); else the gradient is
+/// copied to scratch first.
+template <class Rule>
+struct full_rank {
+  Rule rule{};
+  std::uint64_t seed{0};  ///< of stochastic rounding
+
+  template <memory_space S>
+  struct state {
+    extents weight{};
+    std::uint32_t tensor{};
+    index_t calls{};
+    state_of<Rule, S> rule;
+    buffer<step_record, S> record{1};
+
+    friend void visit_state(state& s, auto&& f) {
+      f("weight_rows", identity(s.weight.rows));
+      f("weight_cols", identity(s.weight.cols));
+      f("tensor", identity(s.tensor));
+      f("calls", s.calls);
+      visit_state(s.rule, prefixed(f, "rule."));
+    }
+  };
+
+  void check() const { rule.check(); }
+  /// Bytes the state holds.
+  [[nodiscard]] index_t bytes(extents shape) const { return rule.bytes(shape) + index_t{sizeof(step_record)}; }
+  /// Scratch a step takes, whatever the layout of its weight and gradient.
+  template <class W>
+  [[nodiscard]] index_t workspace_bytes(W const& weight, index_t /*tokens*/ = 0) const {
+    extents const shape = weight.shape();
+    index_t const turned = scratch_bytes<float>(shape.size()) + std::max(rule.workspace_bytes(shape), detail::weight_panel_bytes(weight));
+    return std::max({turned, detail::guard_bytes, rule.needs_weight_rms() ? detail::measure_bytes(weight) : 0});
+  }
+  template <executor E>
+  [[nodiscard]] state<typename E::space> init(E& exec, extents shape, std::uint32_t tensor) const {
+    check();
+    require<shape_error>(shape.rows >= 0 && shape.cols >= 0, "full_rank::init", "shape must not be negative, got ", shape);
+    return {shape, tensor, 0, rule.init(exec, shape)};
+  }
+
+  /// One step. Throws before anything is written; bad numbers skip the step.
+  template <executor E, weight_view<E> W, gradient G>
+  step_status step(E& exec, state<typename E::space>& s, W const& weight, G const& g, step_options const& options) const {
+    static_assert(is_dense_gradient<G>, "lowrank: a full-rank step needs the dense gradient");
+    detail::check_options(options, "full_rank::step");
+    detail::check_shapes(s.weight, weight.shape(), "full_rank::step");
+    detail::check_gradient(s.weight, g, "full_rank::step");
+    detail::check_aliasing(weight, g, "full_rank::step");
+    detail::check_scratch(exec, workspace_bytes(weight), "full_rank::step");
+    auto const call = s.calls++;
+    if (s.weight.size() == 0) return step_status::stepped;
+    scratch_scope const scope{exec};
+    auto* const record = s.record.data();
+    detail::begin_record(exec, record, options);
+    detail::guard(exec, g, record);
+    if (auto const seen = exec.peek(record); seen && seen->skip != 0) return step_status::skipped_bad_gradient;
+    if (rule.needs_weight_rms()) detail::measure_weight(exec, weight, record);
+    rule.begin(exec, s.rule, record);
+    exec.single([=] { record->direction_scale = record->rate; });
+    if constexpr (!W::panels && requires { rule.apply(exec, s.rule, g, view_of<E>{}, record); }) {
+      auto const all = weight.open(exec, 0, s.weight.rows);
+      if (all.is_row_major() && g.is_row_major()) {
+        rule.apply(exec, s.rule, g, all, record);
+        weight.close(exec, 0, s.weight.rows, all, key_of(call, s), record);
+        return step_status::stepped;
+      }
+    }
+    descend(exec, s, weight, g, record, key_of(call, s));
+    return step_status::stepped;
+  }
+  template <executor E, gradient G>
+  step_status step(E& exec, state<typename E::space>& s, view_of<E> weight, G const& g, step_options const& options) const {
+    return step(exec, s, fp32_weight<typename E::space>{weight}, g, options);
+  }
+
+ private:
+  template <memory_space S>
+  [[nodiscard]] rng_key key_of(index_t call, state<S> const& s) const noexcept {
+    return {seed, static_cast<std::uint32_t>(call), s.tensor, rng_purpose::rounding};
+  }
+  /// Any layout: the direction in scratch, then panels of the weight.
+  template <executor E, class W>
+  void descend(E& exec, state<typename E::space>& s, W const& weight, const_view_of<E> g, step_record* record,
+               rng_key key) const {
+    auto const n = take_matrix(exec, g.shape());
+    copy(exec, g, n);
+    if (rule.decay == decay_order::coupled) {
+      detail::for_panels_read(exec, weight, [&](const_view_of<E> panel, index_t begin, index_t end) {
+        detail::combine(exec, &record->decay, panel, &record->grad_scale, n.row_range(begin, end));
+      });
+      exec.single([=] { record->grad_scale = 1; });
+    }
+    rule.update(exec, s.rule, const_view_of<E>(n), n, record);
+    detail::for_panels(exec, weight, key, record, [&](view_of<E> panel, index_t begin, index_t end) {
+      detail::combine(exec, &record->down, n.row_range(begin, end), &record->keep, panel);
+    });
+  }
+};
+
+}  // namespace lowrank

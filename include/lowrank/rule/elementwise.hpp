@@ -1,0 +1,129 @@
+/// @file
+/// A formula for one element and a number format for its moments make a rule.
+#pragma once
+
+#include "lowrank/rule/rule.hpp"
+
+namespace lowrank::rule {
+
+/// A formula is one pure function and a few numbers:
+///   `moment_count`; `decay`; `check()`; `struct scalars`, with `scalars at(steps, learning_rate)` and `float rate(...)`;
+///   `static auto direction(auto g, auto& m, scalars const& s)`: N for one gradient, m[k] its moments, updated in place.
+/// `g` and `m[k]` are `pack`s of floats on the host, floats on a device: use + - * / and the functions of tile/pack.hpp.
+template <class F>
+concept element_formula = requires(F const f, pack g, std::array<pack, static_cast<std::size_t>(F::moment_count)> m,
+                                   typename F::scalars s) {
+  { f.decay } -> std::convertible_to<decay_order>;
+  f.check();
+  { f.at(std::int64_t{}, 0.0F) } -> std::same_as<typename F::scalars>;
+  { f.rate(std::int64_t{}, 0.0F) } -> std::convertible_to<float>;
+  { F::direction(g, m, s) } -> std::convertible_to<pack>;
+};
+
+/// Rule from a formula. Cost per element: reads g and the moments, writes n and the moments, once. Workspace 0.
+template <element_formula Formula, class Moment = fp32_moment>
+struct elementwise : Formula {
+  static constexpr auto moments = static_cast<std::size_t>(Formula::moment_count);
+
+  template <memory_space S>
+  struct state {
+    std::array<typename Moment::template state<S>, moments> moment;
+    buffer<std::int64_t, S> steps{1};  ///< steps applied since the last reset
+    buffer<typename Formula::scalars, S> scalars{1};  ///< of the current step; not part of what is saved
+
+    friend void visit_state(state& s, auto&& f) {
+      f("steps", s.steps);
+      for (std::size_t k = 0; k < moments; ++k) f("moment" + std::to_string(k + 1), s.moment[k]);
+    }
+  };
+
+  [[nodiscard]] static constexpr bool needs_weight_rms() noexcept { return false; }
+  [[nodiscard]] static constexpr index_t bytes(extents shape) noexcept {
+    return index_t{Formula::moment_count} * Moment::bytes(shape.size()) +
+           index_t{sizeof(std::int64_t) + sizeof(typename Formula::scalars)};
+  }
+  [[nodiscard]] static constexpr index_t workspace_bytes(extents) noexcept { return 0; }
+
+  template <executor E>
+  [[nodiscard]] state<typename E::space> init(E&, extents shape) const {
+    state<typename E::space> out;
+    for (auto& m : out.moment) m = typename Moment::template state<typename E::space>(shape.size());
+    return out;
+  }
+  template <executor E>
+  void begin(E& exec, state<typename E::space>& s, step_record* record) const {
+    exec.single([formula = static_cast<Formula const&>(*this), t = s.steps.data(), c = s.scalars.data(), record] {
+      if (record->skip == 0) ++*t;
+      *c = formula.at(*t, record->learning_rate);
+      record->rate = formula.rate(*t, record->learning_rate);
+      if (formula.decay != decay_order::coupled) record->keep = 1.0F - record->learning_rate * record->decay;
+      if (formula.decay == decay_order::after) record->down = -record->keep;
+    });
+  }
+  template <executor E>
+  void update(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> n, step_record const* record) const {
+    auto const open = handles(s);
+    launch_tiles(exec, r.size(), [=, c = s.scalars.data(), from = r.data, to = n.data](auto tile, index_t first,
+                                                                                        index_t valid) {
+      auto g = tile.load(from + first, valid);
+      turn(tile, g, record->grad_scale, open, *c, *record, first, valid);
+      tile.store(to + first, g, valid);
+    });
+  }
+  /// The whole step of a packed full-rank weight in one pass: W <- keep W + down X, X = rate N.
+  /// Cost: for fp32 and two moments 28 bytes an element.
+  template <executor E>
+  void apply(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> w, step_record const* record) const {
+    auto const open = handles(s);
+    bool const coupled = this->decay == decay_order::coupled;
+    launch_tiles(exec, r.size(), [=, c = s.scalars.data(), from = r.data, to = w.data](auto tile, index_t first,
+                                                                                        index_t valid) {
+      if (record->skip != 0) return;
+      using real = typename decltype(tile)::real;
+      auto g = tile.load(from + first, valid);
+      auto weight = tile.load(to + first, valid);
+      real const in{record->grad_scale}, pull{record->decay};
+      if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, weight[k], in * g[k]); });
+      turn(tile, g, coupled ? 1.0F : record->grad_scale, open, *c, *record, first, valid);
+      real const keep{record->keep}, down{record->down};
+      tile.each([&](auto k) { weight[k] = fused_multiply_add(down, g[k], keep * weight[k]); });
+      tile.store(to + first, weight, valid);
+    });
+  }
+  template <executor E>
+  void reset(E& exec, state<typename E::space>& s) const {
+    exec.single([t = s.steps.data()] { *t = 0; });
+    for (auto& m : s.moment) memory<typename E::space>::zero(m.data(), static_cast<std::size_t>(m.bytes()));
+  }
+
+ private:
+  template <memory_space S>
+  static auto handles(state<S>& s) noexcept {
+    std::array<typename Moment::handle, moments> out;
+    for (std::size_t k = 0; k < moments; ++k) out[k] = Moment::open(s.moment[k]);
+    return out;
+  }
+  /// g <- direction_scale * N(scale * g), moments moved on; zeros, and nothing moved, where the step is skipped.
+  template <class Tile, class Handles>
+  static LOWRANK_HD void turn(Tile tile, typename Tile::fragment& g, float scale, Handles const& open,
+                              typename Formula::scalars const& c, step_record const& record, index_t first,
+                              index_t valid) {
+    using real = typename Tile::real;
+    if (record.skip != 0) {
+      tile.each([&](auto k) { g[k] = real{0.0F}; });
+      return;
+    }
+    std::array<typename Tile::fragment, moments> m;
+    for (std::size_t k = 0; k < moments; ++k) m[k] = open[k].load(tile, first, valid);
+    real const in{scale}, out{record.direction_scale};
+    tile.each([&](auto k) {
+      std::array<real, moments> here;
+      for (std::size_t i = 0; i < moments; ++i) here[i] = m[i][k];
+      g[k] = out * Formula::direction(in * g[k], here, c);
+      for (std::size_t i = 0; i < moments; ++i) m[i][k] = here[i];
+    });
+    for (std::size_t k = 0; k < moments; ++k) open[k].save(tile, m[k], first, valid);
+  }
+};
+
+}  // namespace lowrank::rule

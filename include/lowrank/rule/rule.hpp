@@ -1,0 +1,62 @@
+/// @file
+/// An update rule turns a gradient R into a direction N. It sees neither weight nor basis.
+#pragma once
+
+#include <cmath>
+
+#include "lowrank/core/step_record.hpp"
+#include "lowrank/core/visit.hpp"
+#include "lowrank/tile/tile.hpp"
+
+namespace lowrank {
+
+/// The state of X in space S: every policy names its own.
+template <class X, memory_space S>
+using state_of = typename X::template state<S>;
+
+/// A rule is a copyable set of numbers; its state is born with the shape of R.
+/// `needs_weight_rms`: must the record hold the RMS of W before `begin`?
+/// `begin` counts the step (unless it is skipped) and sets record.rate, record.keep and record.down.
+/// `update` writes record.direction_scale * N into n from record.grad_scale * r; n may be r. On record.skip it writes
+/// zeros and leaves its state alone. r and n are packed (`natural`).
+template <class R, class E>
+concept update_rule = executor<E> && requires(R const rule, state_of<R, typename E::space>& state, E& exec,
+                                              const_view_of<E> r, view_of<E> n, step_record* record, extents shape) {
+  { rule.needs_weight_rms() } -> std::same_as<bool>;
+  { rule.decay } -> std::convertible_to<decay_order>;
+  rule.check();
+  { rule.init(exec, shape) } -> std::same_as<state_of<R, typename E::space>>;
+  { rule.bytes(shape) } -> std::same_as<index_t>;
+  { rule.workspace_bytes(shape) } -> std::same_as<index_t>;
+  rule.begin(exec, state, record);
+  rule.update(exec, state, r, n, record);
+  rule.reset(exec, state);
+};
+
+namespace rule {
+
+/// Moments in fp32. What other number formats of a moment look like to a formula: the same load and save.
+struct fp32_moment {
+  template <memory_space S>
+  using state = buffer<float, S>;
+  [[nodiscard]] static constexpr index_t bytes(index_t count) noexcept { return count * index_t{sizeof(float)}; }
+
+  struct handle {
+    float* values;
+    template <class Tile>
+    [[nodiscard]] LOWRANK_HD auto load(Tile tile, index_t first, index_t valid) const noexcept {
+      return tile.load(values + first, valid);
+    }
+    template <class Tile>
+    LOWRANK_HD void save(Tile tile, typename Tile::fragment const& f, index_t first, index_t valid) const noexcept {
+      tile.store(values + first, f, valid);
+    }
+  };
+  template <memory_space S>
+  [[nodiscard]] static handle open(state<S>& s) noexcept {
+    return {s.data()};
+  }
+};
+
+}  // namespace rule
+}  // namespace lowrank

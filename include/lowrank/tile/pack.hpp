@@ -1,0 +1,105 @@
+/// @file
+/// As many floats as one register of this build holds. Written out, because compilers leave loops over sqrt scalar
+/// unless the caller gives up errno, and because tails must go through the same instructions as the rest.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#if defined(__AVX512F__) || defined(__AVX__) || defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "lowrank/core/config.hpp"
+
+namespace lowrank {
+
+#if defined(__AVX512F__)
+#define LOWRANK_PACK_WIDTH 16
+#elif defined(__AVX__)
+#define LOWRANK_PACK_WIDTH 8
+#elif defined(__SSE2__)
+#define LOWRANK_PACK_WIDTH 4
+#else
+#define LOWRANK_PACK_WIDTH 1
+#endif
+
+// The width is part of the type's name, so that translation units built for different processors do not share
+// definitions that differ.
+template <int Width>
+struct float_pack;
+
+template <>
+struct float_pack<LOWRANK_PACK_WIDTH> {
+  static constexpr int width = LOWRANK_PACK_WIDTH;
+#if LOWRANK_PACK_WIDTH > 1
+  typedef float native __attribute__((vector_size(width * sizeof(float)), may_alias));  // NOLINT(modernize-use-using)
+#else
+  using native = float;
+#endif
+  native v;
+
+  float_pack() = default;
+  LOWRANK_INLINE float_pack(native value) noexcept : v(value) {}  // NOLINT(google-explicit-constructor)
+#if LOWRANK_PACK_WIDTH > 1
+  LOWRANK_INLINE float_pack(float value) noexcept : v(native{} + value) {}  // NOLINT(google-explicit-constructor)
+#endif
+
+  LOWRANK_INLINE static float_pack load(float const* p) noexcept {
+    float_pack out;
+    __builtin_memcpy(&out.v, p, sizeof(native));
+    return out;
+  }
+  LOWRANK_INLINE void store(float* p) const noexcept { __builtin_memcpy(p, &v, sizeof(native)); }
+
+  LOWRANK_INLINE friend float_pack operator+(float_pack a, float_pack b) noexcept { return {a.v + b.v}; }
+  LOWRANK_INLINE friend float_pack operator-(float_pack a, float_pack b) noexcept { return {a.v - b.v}; }
+  LOWRANK_INLINE friend float_pack operator*(float_pack a, float_pack b) noexcept { return {a.v * b.v}; }
+  LOWRANK_INLINE friend float_pack operator/(float_pack a, float_pack b) noexcept { return {a.v / b.v}; }
+  LOWRANK_INLINE friend float_pack operator-(float_pack a) noexcept { return {-a.v}; }
+};
+
+/// What a formula computes with on the host. Plain `float` on a device.
+using pack = float_pack<LOWRANK_PACK_WIDTH>;
+
+/// a b + c, rounded once where the build has the instruction.
+[[nodiscard]] LOWRANK_INLINE pack fused_multiply_add(pack a, pack b, pack c) noexcept {
+#if defined(__AVX512F__)
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+#elif defined(__AVX__) && defined(__FMA__)
+  return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+#else
+  return a * b + c;
+#endif
+}
+[[nodiscard]] LOWRANK_INLINE pack square_root(pack a) noexcept {
+#if defined(__AVX512F__)
+  return {_mm512_maskz_sqrt_ps(0xFFFF, a.v)};
+#elif defined(__AVX__)
+  return {_mm256_sqrt_ps(a.v)};
+#elif defined(__SSE2__)
+  return {_mm_sqrt_ps(a.v)};
+#else
+  return {std::sqrt(a.v)};
+#endif
+}
+/// -1, 0 or +1. NaN gives 0.
+[[nodiscard]] LOWRANK_INLINE pack sign(pack a) noexcept {
+#if LOWRANK_PACK_WIDTH > 1
+  pack::native const zero{}, one = zero + 1.0F;
+  return {(a.v > zero ? one : zero) - (a.v < zero ? one : zero)};
+#else
+  return {static_cast<float>(a.v > 0) - static_cast<float>(a.v < 0)};
+#endif
+}
+
+// The same operations for a scalar formula, so that one formula serves both.
+[[nodiscard]] LOWRANK_HD inline float fused_multiply_add(float a, float b, float c) noexcept { return std::fma(a, b, c); }
+[[nodiscard]] LOWRANK_HD inline float square_root(float a) noexcept { return std::sqrt(a); }
+[[nodiscard]] LOWRANK_HD inline float sign(float a) noexcept {
+  return static_cast<float>(a > 0) - static_cast<float>(a < 0);
+}
+
+}  // namespace lowrank
