@@ -1,6 +1,6 @@
 """Train a byte-level Llama in PyTorch with AdamW or with galore_torch's GaLoreAdamW, and report speed, memory and loss.
 
-The model, the optimizer settings and the data are those of this project's llama_demo, so that the two can be put side
+The model, the learning rates and the data are those of this project's llama_demo, so that the two can be put side
 by side (side_by_side.py). PyTorch gets the fastest set-up found for it: fused AdamW, scaled_dot_product_attention,
 and either eager mode or torch.compile, whichever is faster on this machine (--setup fastest measures both before
 training).
@@ -306,9 +306,9 @@ def arguments():
     add("--tied", action="store_true", help="the head shares the embedding's weights")
     optimizer = parser.add_argument_group("optimizer")
     add = optimizer.add_argument
-    add("--lr", type=float, help="peak rate; default 1e-3 for adamw, 1e-2 for galore")
-    add("--plain-lr", type=float, help="galore: peak rate of embedding, head and norms; default the same as --lr")
-    add("--warmup", type=int, help="steps of linear warm-up; default a tenth of --steps")
+    add("--lr", type=float, help="peak rate; default 3e-3 for adamw, 1e-2 for galore")
+    add("--plain-lr", type=float, help="galore: peak rate of embedding, head and norms; default --scale times --lr")
+    add("--warmup", type=int, help="steps of linear warm-up; default a tenth of --steps, at most 40")
     add("--lr-floor", type=float, default=0.1, help="share of the peak rate that the cosine ends at")
     add("--beta1", type=float, default=0.9)
     add("--beta2", type=float, default=0.999)
@@ -320,11 +320,11 @@ def arguments():
     add("--scale", type=float, default=0.25)
     options = parser.parse_args()
     if options.lr is None:
-        options.lr = 1e-3 if options.optimizer == "adamw" else 1e-2
+        options.lr = 3e-3 if options.optimizer == "adamw" else 1e-2
     if options.plain_lr is None:
-        options.plain_lr = options.lr
+        options.plain_lr = options.scale * options.lr
     if options.warmup is None:
-        options.warmup = options.steps // 10
+        options.warmup = min(40, options.steps // 10)
     if options.steps <= options.skip_steps:
         parser.error(f"--steps {options.steps} must exceed --skip-steps {options.skip_steps}")
     if options.d % options.heads or options.heads % options.kv_heads or (options.d // options.heads) % 2:

@@ -22,7 +22,7 @@ ROOT = HERE.parent.parent
 
 
 def read_run(report_path, optimizer):
-    """The one place that knows the reports: both tools write runs[] with these names."""
+    """The one place that knows the reports: both tools write runs[], with the same names for the figures compared."""
     with open(report_path, encoding="utf-8") as text:
         report = json.load(text)
     runs = [run for run in report["runs"] if run.get("optimizer", optimizer) == optimizer] or report["runs"]
@@ -30,16 +30,10 @@ def read_run(report_path, optimizer):
         raise SystemExit(f"{report_path}: {len(runs)} runs could be the one with {optimizer}; expected one")
     run = runs[0]
     figures = {name: float(run[name]) for name in ("tokens_per_second", "validation_loss", "optimizer_share")}
-    optional = (
-        "parameters",
-        "setup",
-        "forward_backward_ms",
-        "compile_failed",
-        "peak_resident_bytes",
-        "optimizer_state_bytes",
-        "optimizer_state_bytes_held",
-    )
-    return figures | {name: run[name] for name in optional if name in run}
+    names = {"parameters": "parameters", "peak_rss": "peak_resident_bytes", "optimizer_bytes": "optimizer_state_bytes"}
+    further = ("peak_resident_bytes", "optimizer_state_bytes", "optimizer_state_bytes_held", "setup")
+    names |= {name: name for name in (*further, "forward_backward_ms", "compile_failed")}
+    return figures | {name: run[reported] for reported, name in names.items() if reported in run}
 
 
 def quiet_environment():
