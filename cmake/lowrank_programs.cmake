@@ -13,7 +13,7 @@ target_compile_options(lowrank_own_options INTERFACE -Wall -Wextra -Wpedantic -W
                                                      -Wold-style-cast -Woverloaded-virtual)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # g++ 12 finds "maybe uninitialized" in its own AVX-512 intrinsics, and in code that a sanitizer has instrumented.
-  target_compile_options(lowrank_own_options INTERFACE -Wno-maybe-uninitialized -Wno-uninitialized)
+  target_compile_options(lowrank_own_options INTERFACE -Wno-maybe-uninitialized -Wno-uninitialized -Wno-restrict)
 endif()
 if(LOWRANK_WARNINGS_AS_ERRORS)
   target_compile_options(lowrank_own_options INTERFACE -Werror)

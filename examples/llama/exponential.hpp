@@ -18,6 +18,10 @@ namespace llama {
 LOWRANK_INLINE void exponential(lanes_t<float>& x) noexcept {
   typedef std::int32_t integers __attribute__((vector_size(64)));  // NOLINT(modernize-use-using)
   using reals = lanes_t<float>;
+  // NaN is found in the bits and put back at the end, because flags may declare that there is none.
+  integers bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  integers const not_a_number = (bits & 0x7FFFFFFF) > 0x7F800000;
   reals const zero{}, low = zero - 87.0F, high = zero + 88.0F, half = zero + 0.5F;
   x = x < low ? low : x;
   x = x > high ? high : x;
@@ -38,7 +42,10 @@ LOWRANK_INLINE void exponential(lanes_t<float>& x) noexcept {
   integers const power = (n + 127) << 23;
   reals scale;
   std::memcpy(&scale, &power, sizeof scale);
-  x = p * scale;
+  p *= scale;
+  std::memcpy(&bits, &p, sizeof bits);
+  bits |= not_a_number;
+  std::memcpy(&x, &bits, sizeof x);
 }
 inline void exponential(lanes_t<double>& x) noexcept {
   for (int i = 0; i < lanes<double>::count; ++i) x[i] = std::exp(x[i]);

@@ -4,6 +4,7 @@
 
 #include "lowrank/basis/finder.hpp"
 #include "lowrank/linalg/elementwise.hpp"
+#include "lowrank/linalg/orthonormalize.hpp"
 #include "lowrank/linalg/svd_output.hpp"
 
 namespace lowrank {
@@ -30,18 +31,27 @@ struct basic_svd : one_sided {
 
   Call call{};
 
-  [[nodiscard]] index_t workspace_bytes(extents g, index_t, index_t) const {
-    return scratch_bytes<float>(g.rows * std::min(g.rows, g.cols));
+  [[nodiscard]] index_t workspace_bytes(extents g, index_t r, index_t) const {
+    return std::max(scratch_bytes<float>(g.rows * std::min(g.rows, g.cols)),
+                    orthonormalize_bytes({g.rows, r}) + scratch_bytes<orthonormal_report>(1));
   }
   template <executor E, gradient G>
   void find(E& exec, finder_inputs<E, G> const& in, view_of<E> p, std::int32_t* failed) const {
     static_assert(is_dense_gradient<G>,
                   "lowrank: the exact SVD needs the dense gradient; pass a matrix view, or use basis::randomized");
+    svd_status status{};
+    {
+      scratch_scope const factor{exec};
+      auto const u = take_matrix(exec, {p.rows, std::min(in.gradient.shape().rows, in.gradient.shape().cols)});
+      status = call(exec, in.gradient, svd_output<typename E::space>{.u = u});
+      if (status == svd_status::converged) copy(exec, u.col_range(0, p.cols), p);
+    }
+    if (status != svd_status::converged) return exec.single([=] { *failed = 1; });
+    // Libraries return vectors of zero singular values that are far from orthogonal.
     scratch_scope const scope{exec};
-    auto const u = take_matrix(exec, {p.rows, std::min(in.gradient.shape().rows, in.gradient.shape().cols)});
-    svd_status const status = call(exec, in.gradient, svd_output<typename E::space>{.u = u});
-    if (status == svd_status::converged) copy(exec, u.col_range(0, p.cols), p);
-    exec.single([=] { *failed = status == svd_status::converged ? 0 : 1; });
+    auto* const report = exec.arena().template take<orthonormal_report>(1);
+    orthonormalize(exec, p, in.key, report);
+    exec.single([=] { *failed = report->failed; });
   }
 };
 using svd = basic_svd<>;

@@ -12,8 +12,8 @@
 
 namespace lowrank {
 
-/// Owning array of `size` trivially copyable elements in `Space`, all bits zero at first. Moves; does not copy, because a
-/// silent copy of optimizer state is never what was meant.
+/// Owning array of `size` trivially copyable elements in `Space`, all bits zero at first. Moves; does not copy, because
+/// a silent copy of optimizer state is never what was meant.
 template <class T, memory_space Space = host_space>
 class buffer {
   static_assert(std::is_trivially_copyable_v<T>, "lowrank: buffers hold plain numbers");

@@ -11,8 +11,11 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define LOWRANK_INLINE inline __attribute__((always_inline))
+/// Asks for the line of memory at an address that may lie outside of any object.
+#define LOWRANK_PREFETCH(address) __builtin_prefetch(reinterpret_cast<void const*>(address))
 #else
 #define LOWRANK_INLINE inline
+#define LOWRANK_PREFETCH(address) static_cast<void>(address)
 #endif
 
 #include <cstdint>

@@ -9,7 +9,8 @@
 namespace lowrank {
 
 /// The weight gradient of a linear layer y = x Wᵀ over T tokens, G = dYᵀ X, never formed. Products with it cost
-/// 2 T r (m + n) flops against 2 T m n + 2 m n r with the dense matrix: fewer while r < m n / (m + n), and no m x n buffer.
+/// 2 T r (m + n) flops against 2 T m n + 2 m n r with the dense matrix: fewer while r < m n / (m + n), and no m x n
+/// buffer.
 /// Shapes: output_gradient (dY) T x m, input (X) T x n, G m x n. Micro-batches of a layer are rows one after the other.
 template <memory_space Space = host_space>
 struct outer_product {
@@ -31,6 +32,8 @@ template <class G>
 inline constexpr bool is_dense_gradient = false;
 template <memory_space Space>
 inline constexpr bool is_dense_gradient<matrix_view<float const, Space>> = true;
+template <memory_space Space>
+inline constexpr bool is_dense_gradient<matrix_view<float, Space>> = true;
 
 /// What optimizers accept as a gradient: something with a shape that can be flipped and multiplied with
 /// (linalg/gradient_products.hpp). Only what needs single elements of G asks for `is_dense_gradient`.

@@ -69,8 +69,8 @@ concept state_scalar = detail::is_state_number<std::remove_cv_t<V>> || detail::i
 template <class V>
 concept state_memory = detail::is_state_memory<std::remove_cv_t<V>>;
 
-/// A type with `visit_state(state, f)`, found by lookup, which calls `f(name, value)` once for everything the state holds,
-/// always in the same order: `value` is a state_scalar or a state_memory by reference, or `identity(scalar)`.
+/// A type with `visit_state(state, f)`, found by lookup, which calls `f(name, value)` once for everything the state
+/// holds, always in the same order: `value` is a state_scalar or a state_memory by reference, or `identity(scalar)`.
 /// Names are unique within a state; parts of it are walked with `visit_state(part, prefixed(f, "part."))`.
 template <class State>
 concept visitable = requires(State& state, detail::any_visitor f) {

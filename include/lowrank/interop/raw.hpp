@@ -35,32 +35,34 @@ namespace detail {
 /// Throws: shape_error for negative or overflowing sizes and strides, and for strides that put two elements of a writable
 /// matrix at one address; argument_error for a null pointer where there are elements, and for a misaligned one.
 template <memory_space Space = host_space, class T>
-[[nodiscard]] matrix_view<T, Space> strided(T* data, index_t rows, index_t cols, index_t row_stride, index_t col_stride) {
+[[nodiscard]] matrix_view<T, Space> strided(T* data, index_t rows, index_t cols, index_t row_stride,
+                                            index_t col_stride) {
   constexpr auto caller = "raw::strided";
   constexpr index_t limit = std::numeric_limits<index_t>::max() / 2 / index_t{sizeof(T)};
   extents const shape{rows, cols};
   require<shape_error>(rows >= 0 && cols >= 0, caller, "rows and cols must not be negative, got ", shape);
-  require<shape_error>(row_stride >= 0 && col_stride >= 0, caller, "strides must not be negative, got ", row_stride, " and ",
-                       col_stride);
+  require<shape_error>(row_stride >= 0 && col_stride >= 0, caller, "strides must not be negative, got ", row_stride,
+                       " and ", col_stride);
   require<shape_error>(lowrank::raw::detail::reaches(rows, std::max(cols, row_stride), limit) &&
                            lowrank::raw::detail::reaches(cols, col_stride, limit),
-                       caller, "rows, cols and strides must stay below ", limit, " elements, got ", shape, " with strides ",
-                       row_stride, " and ", col_stride);
-  require(data != nullptr || rows == 0 || cols == 0, caller, "needs memory for ", shape, " elements, got a null pointer");
-  require(reinterpret_cast<std::uintptr_t>(data) % alignof(T) == 0, caller, "the pointer must be aligned to ", alignof(T),
-          " bytes, got ", static_cast<void const*>(data));
+                       caller, "rows, cols and strides must stay below ", limit, " elements, got ", shape,
+                       " with strides ", row_stride, " and ", col_stride);
+  require(data != nullptr || rows == 0 || cols == 0, caller, "needs memory for ", shape,
+          " elements, got a null pointer");
+  require(reinterpret_cast<std::uintptr_t>(data) % alignof(T) == 0, caller, "the pointer must be aligned to ",
+          alignof(T), " bytes, got ", static_cast<void const*>(data));
   if constexpr (!std::is_const_v<T>)
     require<shape_error>(!lowrank::raw::detail::collides(shape, row_stride, col_stride), caller,
-                         "elements of a writable matrix must not share memory, got ", shape, " with strides ", row_stride,
-                         " and ", col_stride);
+                         "elements of a writable matrix must not share memory, got ", shape, " with strides ",
+                         row_stride, " and ", col_stride);
   return {data, rows, cols, row_stride, col_stride};
 }
 
 /// Rows one after the other, `leading` elements from one to the next (C, numpy, torch).
 template <memory_space Space = host_space, class T>
 [[nodiscard]] matrix_view<T, Space> row_major(T* data, index_t rows, index_t cols, index_t leading) {
-  require<shape_error>(leading >= cols, "raw::row_major", "the leading dimension must be at least cols, ", cols, ", got ",
-                       leading);
+  require<shape_error>(leading >= cols, "raw::row_major", "the leading dimension must be at least cols, ", cols,
+                       ", got ", leading);
   return strided<Space>(data, rows, cols, leading, 1);
 }
 template <memory_space Space = host_space, class T>
@@ -71,8 +73,8 @@ template <memory_space Space = host_space, class T>
 /// Columns one after the other, `leading` elements from one to the next (BLAS, Fortran, Eigen and Armadillo by default).
 template <memory_space Space = host_space, class T>
 [[nodiscard]] matrix_view<T, Space> column_major(T* data, index_t rows, index_t cols, index_t leading) {
-  require<shape_error>(leading >= rows, "raw::column_major", "the leading dimension must be at least rows, ", rows, ", got ",
-                       leading);
+  require<shape_error>(leading >= rows, "raw::column_major", "the leading dimension must be at least rows, ", rows,
+                       ", got ", leading);
   return strided<Space>(data, rows, cols, 1, leading);
 }
 template <memory_space Space = host_space, class T>
@@ -95,8 +97,8 @@ struct layer_stack {
 
   [[nodiscard]] index_t size() const noexcept { return count; }
   [[nodiscard]] matrix_view<T, Space> operator[](index_t layer) const {
-    require<shape_error>(layer >= 0 && layer < count, "raw::layer_stack", "there are ", count, " layers, asked for number ",
-                         layer);
+    require<shape_error>(layer >= 0 && layer < count, "raw::layer_stack", "there are ", count,
+                         " layers, asked for number ", layer);
     return lowrank::row_major<Space>(data + layer * each.size(), each);
   }
 };
@@ -127,11 +129,12 @@ class flat_buffer {
   [[nodiscard]] matrix_view<T, Space> vector(index_t size) { return matrix(1, size); }
   /// One tensor of all layers: `count` matrices.
   [[nodiscard]] layer_stack<T, Space> layers(index_t count, index_t rows, index_t cols) {
-    require<shape_error>(count >= 0 && rows >= 0 && cols >= 0, "raw::flat_buffer", "sizes must not be negative, got ", count,
-                         " of ", extents{rows, cols});
+    require<shape_error>(count >= 0 && rows >= 0 && cols >= 0, "raw::flat_buffer", "sizes must not be negative, got ",
+                         count, " of ", extents{rows, cols});
     using lowrank::raw::detail::reaches;
-    require<shape_error>(reaches(rows, cols, left()) && reaches(count, rows * cols, left()), "raw::flat_buffer", "needs ",
-                         count, " matrices of ", extents{rows, cols}, " at element ", used_, ", only ", left(), " are left");
+    require<shape_error>(reaches(rows, cols, left()) && reaches(count, rows * cols, left()), "raw::flat_buffer",
+                         "needs ", count, " matrices of ", extents{rows, cols}, " at element ", used_, ", only ",
+                         left(), " are left");
     layer_stack<T, Space> const cut{all_.data + used_, count, {rows, cols}};
     used_ += count * rows * cols;
     return cut;

@@ -19,8 +19,8 @@
 
 namespace lowrank {
 
-/// Collects what a checkpoint is to hold, then writes it. Tensors are referred to, not copied: they must not change between
-/// `add` and `write`. Scalars are copied.
+/// Collects what a checkpoint is to hold, then writes it. Tensors are referred to, not copied: they must not change
+/// between `add` and `write`. Scalars are copied.
 class checkpoint_writer {
  public:
   checkpoint_writer() = default;
@@ -133,8 +133,8 @@ class checkpoint_reader {
   [[nodiscard]] bool contains(std::string_view name) const noexcept { return file_.find(name) != nullptr; }
 
   /// Throws unless `load(prefix, state)` would succeed: the file must have exactly the tensors the state names below
-  /// `prefix`, each of the same type and shape, and every `identity` must be equal. Verify all states of a model before the
-  /// first is loaded. No prefix may be the beginning of another, up to a dot.
+  /// `prefix`, each of the same type and shape, and every `identity` must be equal. Verify all states of a model before
+  /// the first is loaded. No prefix may be the beginning of another, up to a dot.
   template <visitable State>
   void verify(std::string_view prefix, State const& state) const {
     std::set<std::string, std::less<>> named;
@@ -153,8 +153,9 @@ class checkpoint_reader {
     require<io_error>(extra.empty(), caller(),
                       "the file has tensors that the state does not know: ", detail::name_list{extra});
   }
-  /// Overwrites buffers and scalars of `state`, in place, with those saved under `prefix`; identities are compared only.
-  /// Nothing is written unless everything fits. Only a disk that fails between opening and now can leave it half done.
+  /// Overwrites buffers and scalars of `state`, in place, with those saved under `prefix`; identities are compared
+  /// only. Nothing is written unless everything fits. Only a disk that fails between opening and now can leave it half
+  /// done.
   template <visitable State>
   void load(std::string_view prefix, State& state) {
     verify(prefix, state);

@@ -18,9 +18,10 @@
 
 namespace lowrank {
 
-/// An open safetensors file. Opening reads and verifies the header and nothing else; tensors are read when asked for, into
-/// memory of the caller, so the file may be larger than memory.
-/// Throws: io_error when the file cannot be read or breaks the format anywhere, before anything is allocated by its word.
+/// An open safetensors file. Opening reads and verifies the header and nothing else; tensors are read when asked for,
+/// into memory of the caller, so the file may be larger than memory.
+/// Throws: io_error when the file cannot be read or breaks the format anywhere, before anything is allocated by its
+/// word.
 /// Reference: the format section of the safetensors README (huggingface/safetensors).
 class safetensors_reader {
  public:
@@ -147,8 +148,9 @@ struct tensor_spec {
   std::vector<index_t> shape;
 };
 
-/// Writes a safetensors file as a stream: all tensors are declared first, then their bytes follow in the order of `tensors()`.
-/// The file appears at `commit`, complete and on the disk; until then, or without it, an older file stays as it was.
+/// Writes a safetensors file as a stream: all tensors are declared first, then their bytes follow in the order of
+/// `tensors()`. The file appears at `commit`, complete and on the disk; until then, or without it, an older file stays
+/// as it was.
 /// Throws: argument_error or shape_error for tensors that make no valid file, io_error when the disk refuses.
 class safetensors_writer {
  public:

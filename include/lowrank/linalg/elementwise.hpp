@@ -122,7 +122,8 @@ void fill_gaussian(host_executor& exec, rng_key const& key, matrix_view<B> b) {
       for (index_t j = 0; j < b.cols;) {
         auto const element = static_cast<std::uint64_t>(i * b.cols + j);
         auto const four = gaussian_block(random_block(key, element / 4));
-        for (std::size_t at = element % 4; at < 4 && j < b.cols; ++at, ++j) b(i, j) = detail::convert_element<B>(four[at]);
+        for (std::size_t at = element % 4; at < 4 && j < b.cols; ++at, ++j)
+          b(i, j) = detail::convert_element<B>(four[at]);
       }
   });
 }

@@ -17,8 +17,9 @@ namespace lowrank {
 /// Shapes: G m x n over T tokens, B n x k, C m x k.  Cost: 2 T k (m + n) flops; workspace gradient_product_bytes(T, k).
 template <class E>
 void multiply(E& exec, float alpha, outer_product<typename E::space> g, const_view_of<E> b, float beta, view_of<E> c) {
-  require<shape_error>(g.input.rows == g.output_gradient.rows, "multiply", "factors of a gradient need as many rows, got ",
-                       g.output_gradient.shape(), " and ", g.input.shape());
+  require<shape_error>(g.input.rows == g.output_gradient.rows, "multiply",
+                       "factors of a gradient need as many rows, got ", g.output_gradient.shape(), " and ",
+                       g.input.shape());
   scratch_scope const scope{exec};
   auto const inner = take_matrix(exec, {g.tokens(), b.cols});
   multiply(exec, 1.0F, g.input, b, 0.0F, inner);
@@ -63,6 +64,7 @@ inline constexpr index_t norm_panel = 64;
 /// Cost: min(2 T² (m + n), 2 T m n) flops; workspace gradient_norm_bytes(shape, T).
 template <class E>
 void squared_norm(E& exec, outer_product<typename E::space> g, double* out) {
+  if (g.tokens() == 0) return exec.single([=] { *out = 0; });  // no scratch is counted for it
   bool const by_tokens = detail::norm_by_tokens(g.shape(), g.tokens());
   scratch_scope const scope{exec};
   auto* const sum = exec.arena().template take<double>(2);

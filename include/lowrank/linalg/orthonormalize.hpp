@@ -14,8 +14,8 @@ struct orthonormal_report {
   std::int32_t passes{};    ///< each is a Gram, a Cholesky factorization and a product
   std::int32_t replaced{};  ///< columns that carried nothing new and became fresh random ones
   std::int32_t failed{};    ///< 1: the input had NaN or Inf, or `most_passes` were too few; the columns are unusable
-  double departure{};       ///< ‖QᵀQ - I‖_F (columns scaled to length 1) when the last pass began; below 0.1 that pass
-                            ///< leaves nothing but rounding, about sqrt(l) eps
+  double departure{};  ///< ‖QᵀQ - I‖_F (columns scaled to length 1) when the last pass began; below 0.1 that pass
+                       ///< leaves nothing but rounding, about sqrt(l) eps
 };
 
 struct orthonormal_options {
@@ -29,8 +29,8 @@ inline constexpr orthonormal_options roughly{.most_passes = 1, .departure = 1e30
 [[nodiscard]] constexpr index_t orthonormalize_bytes(extents y) noexcept {
   if (y.size() == 0) return 0;
   return scratch_bytes<float>(y.size()) + scratch_bytes<double>(y.cols * y.cols) +
-         scratch_bytes<float>(y.cols * y.cols) + scratch_bytes<double>(y.cols) +
-         scratch_bytes<orthonormal_report>(1) + scratch_bytes<gram_condition>(1) + scratch_bytes<std::int32_t>(1);
+         scratch_bytes<float>(y.cols * y.cols) + scratch_bytes<double>(y.cols) + scratch_bytes<orthonormal_report>(1) +
+         scratch_bytes<gram_condition>(1) + scratch_bytes<std::int32_t>(1);
 }
 
 namespace detail {
@@ -119,7 +119,9 @@ void orthonormalize(E& exec, view_of<E> y, rng_key fresh, orthonormal_report* re
     std::swap(from, to);
     exec.single([=, enough = options.departure] {
       bool const settled = condition->departure <= enough && condition->dead == 0;
-      *seen = {.passes = pass, .replaced = seen->replaced + condition->dead, .failed = settled || enough > 1e299 ? 0 : 1,
+      *seen = {.passes = pass,
+               .replaced = seen->replaced + condition->dead,
+               .failed = settled || enough > 1e299 ? 0 : 1,
                .departure = condition->departure};
     });
     auto const failed = exec.peek(&seen->failed);

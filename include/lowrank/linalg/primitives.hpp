@@ -34,11 +34,11 @@ concept has_products = executor<E> && requires(E& exec, const_view_of<E> a, view
 
 /// Whether the executor can factor small fp64 matrices.
 template <class E>
-concept has_small_factorizations =
-    executor<E> && requires(E& exec, wide_view_of<E> c, double* values, std::int32_t* failed) {
-      factor_cholesky(exec, c, failed);
-      invert_lower(exec, c);
-      symmetric_eigen(exec, c, values, failed);
-    };
+concept has_small_factorizations = executor<E> &&
+    requires(E& exec, wide_view_of<E> c, double* values, std::int32_t* failed) {
+  factor_cholesky(exec, c, failed);
+  invert_lower(exec, c);
+  symmetric_eigen(exec, c, values, failed);
+};
 
 }  // namespace lowrank

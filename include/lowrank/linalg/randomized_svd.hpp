@@ -24,8 +24,8 @@ namespace lowrank {
 /// Throws: shape_error, argument_error.
 /// Reference: Halko, Martinsson, Tropp, "Finding structure with randomness" (2011), section 5.1.
 template <class E, gradient G>
-void randomized_svd(E& exec, G const& g, index_t r, svd_output<typename E::space> const& out, range_options const& options,
-                    rng_key const& key, range_report* report = nullptr) {
+void randomized_svd(E& exec, G const& g, index_t r, svd_output<typename E::space> const& out,
+                    range_options const& options, rng_key const& key, range_report* report = nullptr) {
   extents const shape = g.shape();
   require<shape_error>(r >= 0 && r <= std::min(shape.rows, shape.cols), "randomized_svd",
                        "needs a rank in [0, min(m, n)], got ", r, " for ", shape);

@@ -77,8 +77,8 @@ template <class E, gradient G>
 void find_range(E& exec, G const& g, view_of<E> q, range_options const& options, rng_key const& key,
                 range_report* report = nullptr, double* energies = nullptr) {
   index_t const m = g.shape().rows, n = g.shape().cols, r = q.cols;
-  require<shape_error>(q.rows == m && r <= m, "find_range", "needs an m x r basis with r <= m, got ", q.shape(), " for ",
-                       g.shape());
+  require<shape_error>(q.rows == m && r <= m, "find_range", "needs an m x r basis with r <= m, got ", q.shape(),
+                       " for ", g.shape());
   require(options.oversampling >= 0 && options.power_iterations >= 0, "find_range",
           "oversampling and power_iterations must not be negative, got ", options.oversampling, " and ",
           options.power_iterations);

@@ -2,7 +2,9 @@
 /// Sums over a matrix, in fp64 and in one fixed order.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstdint>
 
 #include "lowrank/core/executor.hpp"
 
@@ -10,26 +12,43 @@ namespace lowrank {
 
 namespace detail {
 
-/// Sum of term(x) over one row segment in the order a warp would take: 256 elements a tile, eight neighbours a lane, a
-/// butterfly over 32 lanes. The host keeps the device's order so that both get the same bits.
-template <class Term>
-[[nodiscard]] double warp_ordered_sum(float const* x, index_t stride, index_t count, Term const& term) noexcept {
-  constexpr int lanes = 32, items = 8;
-  double total = 0;
-  for (index_t start = 0; start < count; start += lanes * items) {
-    std::array<double, lanes> lane{};
-    index_t const left = count - start;
-    if (left >= lanes * items) {
-      for (int l = 0; l < lanes; ++l)
-        for (int k = 0; k < items; ++k) lane[static_cast<std::size_t>(l)] += term(x[(start + l * items + k) * stride]);
-    } else {
-      for (index_t e = 0; e < left; ++e) lane[static_cast<std::size_t>(e / items)] += term(x[(start + e) * stride]);
-    }
-    for (std::size_t step = lanes / 2; step > 0; step /= 2)
-      for (std::size_t l = 0; l < step; ++l) lane[l] += lane[l + step];
-    total += lane[0];
+/// Sum in the order a warp takes: element j of a row belongs to accumulator j mod 128, four neighbours a lane; at the end
+/// the four of a lane, then a butterfly over the 32 lanes. The host keeps the device's order so that both get the same bits.
+class warp_ordered_sum {
+ public:
+  static constexpr index_t width = 128;
+
+  /// term(j) for every column j of a row.
+  template <class Term>
+  LOWRANK_INLINE void add_row(index_t count, Term const& term) noexcept {
+    index_t j = 0;
+    for (; j + width <= count; j += width)
+      for (index_t k = 0; k < width; ++k) sum_[static_cast<std::size_t>(k)] += term(j + k);
+    for (index_t k = 0; j + k < count; ++k) sum_[static_cast<std::size_t>(k)] += term(j + k);
   }
-  return total;
+  [[nodiscard]] double total() const noexcept {
+    std::array<double, 32> lane;
+    for (std::size_t l = 0; l < lane.size(); ++l)
+      lane[l] = (sum_[4 * l] + sum_[4 * l + 1]) + (sum_[4 * l + 2] + sum_[4 * l + 3]);
+    for (std::size_t step = lane.size() / 2; step > 0; step /= 2)
+      for (std::size_t l = 0; l < step; ++l) lane[l] += lane[l + step];
+    return lane[0];
+  }
+
+ private:
+  alignas(64) std::array<double, width> sum_{};
+};
+
+/// A row of squares. Unit stride is a loop of its own, because only that one vectorises; it asks for memory ahead of time,
+/// because a processor's own prefetching of a single stream stops at each page.
+LOWRANK_INLINE void add_squares(warp_ordered_sum& sum, float const* x, index_t stride, index_t count) noexcept {
+  constexpr index_t width = warp_ordered_sum::width, line = 16, ahead = 2048;  // elements, elements, bytes
+  auto const square = [](float value) { return static_cast<double>(value) * static_cast<double>(value); };
+  if (stride != 1) return sum.add_row(count, [=](index_t j) { return square(x[j * stride]); });
+  for (index_t j = 0; j < count; j += width) {
+    for (index_t k = 0; k < width; k += line) LOWRANK_PREFETCH(reinterpret_cast<std::uintptr_t>(x + j) + static_cast<std::uintptr_t>(4 * k + ahead));
+    sum.add_row(std::min(width, count - j), [from = x + j, square](index_t k) { return square(from[k]); });
+  }
 }
 
 /// Rows of a matrix in at most 64 groups, chosen by shape alone.
@@ -38,7 +57,8 @@ struct row_groups {
 
   explicit constexpr row_groups(extents shape) noexcept
       : rows{shape.rows},
-        group{std::max<index_t>((shape.rows + 63) / 64, shape.cols > 0 ? std::max<index_t>(16384 / shape.cols, 1) : 1)} {}
+        group{
+            std::max<index_t>((shape.rows + 63) / 64, shape.cols > 0 ? std::max<index_t>(16384 / shape.cols, 1) : 1)} {}
   [[nodiscard]] constexpr index_t count() const noexcept { return (rows + group - 1) / group; }
 };
 
@@ -58,11 +78,10 @@ inline void squared_norm(host_executor& exec, matrix_view<float const> a, double
   detail::row_groups const groups{v.shape()};
   std::array<double, 64> partial{};
   exec.parallel(groups.count(), [&](index_t number) {
-    double sum = 0;
+    detail::warp_ordered_sum sum;
     for (index_t i = number * groups.group; i < std::min(v.rows, (number + 1) * groups.group); ++i)
-      sum += detail::warp_ordered_sum(v.data + i * v.row_stride, v.col_stride, v.cols,
-                                      [](float x) { return static_cast<double>(x) * static_cast<double>(x); });
-    partial[static_cast<std::size_t>(number)] = sum;
+      detail::add_squares(sum, v.data + i * v.row_stride, v.col_stride, v.cols);
+    partial[static_cast<std::size_t>(number)] = sum.total();
   });
   double total = 0;
   for (double const part : partial) total += part;
@@ -78,9 +97,11 @@ void row_mean_squares(host_executor& exec, matrix_view<float const> a, Use const
     index_t const begin = task * lines, end = std::min(a.rows, begin + lines);
     std::array<double, lines> sum{};
     if (a.col_stride <= a.row_stride) {
-      for (index_t i = begin; i < end; ++i)
-        sum[static_cast<std::size_t>(i - begin)] = detail::warp_ordered_sum(
-            a.data + i * a.row_stride, a.col_stride, a.cols, [](float x) { return static_cast<double>(x) * static_cast<double>(x); });
+      for (index_t i = begin; i < end; ++i) {
+        detail::warp_ordered_sum row;
+        detail::add_squares(row, a.data + i * a.row_stride, a.col_stride, a.cols);
+        sum[static_cast<std::size_t>(i - begin)] = row.total();
+      }
     } else {
       for (index_t j = 0; j < a.cols; ++j)
         for (index_t i = begin; i < end; ++i) {
@@ -95,7 +116,8 @@ void row_mean_squares(host_executor& exec, matrix_view<float const> a, Use const
 
 /// *out = sum of the elementwise products of A and B in fp64, the trace inner product.  Shapes: equal.
 inline void inner_product(host_executor& exec, matrix_view<float const> a, matrix_view<float const> b, double* out) {
-  require<shape_error>(a.shape() == b.shape(), "inner_product", "needs equal shapes, got ", a.shape(), " and ", b.shape());
+  require<shape_error>(a.shape() == b.shape(), "inner_product", "needs equal shapes, got ", a.shape(), " and ",
+                       b.shape());
   detail::row_groups const groups{a.shape()};
   std::array<double, 64> partial{};
   exec.parallel(groups.count(), [&](index_t number) {

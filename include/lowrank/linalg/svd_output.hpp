@@ -29,9 +29,12 @@ enum class svd_status : std::uint8_t {
 
 [[nodiscard]] constexpr char const* name(svd_status status) noexcept {
   switch (status) {
-    case svd_status::converged: return "converged";
-    case svd_status::not_finite: return "input not finite";
-    case svd_status::not_converged: return "did not converge";
+    case svd_status::converged:
+      return "converged";
+    case svd_status::not_finite:
+      return "input not finite";
+    case svd_status::not_converged:
+      return "did not converge";
   }
   return "unknown";
 }

@@ -8,8 +8,11 @@ namespace lowrank {
 
 namespace detail {
 
+template <class P, class... Slot>
+concept fills_one_of = (std::same_as<typename P::fills, Slot> || ...);
 template <class P>
-concept fills_a_slot = requires { typename P::fills; };
+concept fills_a_slot =
+    fills_one_of<P, slots::refresh, slots::transport, slots::residual, slots::lift, slots::basis_format>;
 
 template <class Slot, class Default, class... Policies>
 struct pick {

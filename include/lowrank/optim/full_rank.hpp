@@ -45,6 +45,7 @@ struct full_rank {
   [[nodiscard]] state<typename E::space> init(E& exec, extents shape, std::uint32_t tensor) const {
     check();
     require<shape_error>(shape.rows >= 0 && shape.cols >= 0, "full_rank::init", "shape must not be negative, got ", shape);
+    require(tensor < (1U << 24), "full_rank::init", "tensor must be below 2^24, got ", tensor);
     return {shape, tensor, 0, rule.init(exec, shape)};
   }
 
@@ -53,7 +54,7 @@ struct full_rank {
   step_status step(E& exec, state<typename E::space>& s, W const& weight, G const& g, step_options const& options) const {
     static_assert(is_dense_gradient<G>, "lowrank: a full-rank step needs the dense gradient");
     detail::check_options(options, "full_rank::step");
-    detail::check_shapes(s.weight, weight.shape(), "full_rank::step");
+    detail::check_weight(s.weight, weight, "full_rank::step");
     detail::check_gradient(s.weight, g, "full_rank::step");
     detail::check_aliasing(weight, g, "full_rank::step");
     detail::check_scratch(exec, workspace_bytes(weight), "full_rank::step");

@@ -24,7 +24,8 @@ class option_list {
         depth += text[end] == '(' || text[end] == '[' ? 1 : text[end] == ')' || text[end] == ']' ? -1 : 0;
       auto const piece = trimmed(text.substr(0, end));
       auto const equals = piece.find('=');
-      require(equals != std::string_view::npos && equals > 0, "option_list", "needs name=value, got \"", piece, "\"");
+      require(equals != std::string_view::npos && equals > 0 && equals + 1 < piece.size(), "option_list",
+              "needs name=value, got \"", piece, "\"");
       set(trimmed(piece.substr(0, equals)), trimmed(piece.substr(equals + 1)));
       text = end < text.size() ? text.substr(end + 1) : std::string_view{};
     }
@@ -64,8 +65,8 @@ class option_list {
     auto const text = take(name, std::string_view{});
     if (text.empty()) return;
     auto const comma = text.find(',');
-    require(text.size() >= 5 && comma != std::string::npos && (text.front() == '(' || text.front() == '['), "option_list",
-            "option \"", name, "\" must be a pair like (0.9, 0.999), got \"", text, "\"");
+    bool const bracketed = (text.front() == '(' && text.back() == ')') || (text.front() == '[' && text.back() == ']');
+    require(text.size() >= 5 && comma != std::string::npos && bracketed, "option_list", "option \"", name, "\" must be a pair like (0.9, 0.999), got \"", text, "\"");
     first = number<double>(name, text.substr(1, comma - 1));
     second = number<double>(name, text.substr(comma + 1, text.size() - comma - 2));
   }

@@ -8,6 +8,7 @@
 
 #include "lowrank/core/config.hpp"
 #include "lowrank/core/error.hpp"
+#include "lowrank/core/scalar.hpp"
 
 namespace lowrank::schedule {
 
@@ -25,7 +26,7 @@ struct warmup_cosine {
   void check() const {
     require(warmup >= 0 && total >= 1 && warmup <= total, "schedule::warmup_cosine",
             "needs 0 <= warmup <= total and total >= 1, got warmup ", warmup, ", total ", total);
-    require(floor >= 0 && floor <= 1, "schedule::warmup_cosine", "floor must be in [0, 1], got ", floor);
+    require(is_finite(floor) && floor >= 0 && floor <= 1, "schedule::warmup_cosine", "floor must be in [0, 1], got ", floor);
   }
   [[nodiscard]] double factor(index_t step) const noexcept {
     if (step < warmup) return static_cast<double>(step + 1) / static_cast<double>(warmup);

@@ -16,8 +16,12 @@ inline void check_options(step_options const& o, char const* caller) {
   require(is_finite(o.grad_scale), caller, "grad_scale must be finite, got ", o.grad_scale);
 }
 
-inline void check_shapes(extents state, extents weight, char const* caller) {
-  require<shape_error>(weight == state, caller, "the state is for ", state, ", the weight is ", weight);
+template <class W>
+void check_weight(extents state, W const& weight, char const* caller) {
+  require<shape_error>(weight.shape() == state, caller, "the state is for ", state, ", the weight is ", weight.shape());
+  if constexpr (requires { weight.master; })
+    require<shape_error>(weight.values.shape() == state, caller, "the master weight is ", state, ", the weight is ",
+                         weight.values.shape());
 }
 template <gradient G>
 void check_gradient(extents state, G const& g, char const* caller) {
@@ -26,10 +30,19 @@ void check_gradient(extents state, G const& g, char const* caller) {
     require<shape_error>(g.input.rows == g.output_gradient.rows, caller, "the factors of the gradient have ",
                          g.output_gradient.rows, " and ", g.input.rows, " rows");
 }
+/// Every view that a weight is made of, from every view that a gradient is made of.
 template <class W, gradient G>
 void check_aliasing(W const& weight, G const& g, char const* caller) {
-  if constexpr (is_dense_gradient<G> && requires { weight.values; })
-    require(!overlap(weight.values, g), caller, "weight and gradient must not overlap in memory");
+  auto const apart = [&](auto const& values) {
+    if constexpr (is_dense_gradient<G>) return !overlap(values, g);
+    else if constexpr (requires { g.output_gradient; })
+      return !overlap(values, g.output_gradient) && !overlap(values, g.input);
+    else return true;
+  };
+  if constexpr (requires { weight.values; })
+    require(apart(weight.values), caller, "weight and gradient must not overlap in memory");
+  if constexpr (requires { weight.master; })
+    require(apart(weight.master), caller, "master weight and gradient must not overlap in memory");
 }
 
 template <executor E>
@@ -129,9 +142,12 @@ template <class W>
 /// B = *a A + *b B, the factors in the executor's memory. Any strides.
 template <class A>
 void combine(host_executor& exec, float const* a, matrix_view<A> x, float const* b, matrix_view<float> y) {
+  if (y.row_stride < y.col_stride && y.cols > 1) x = x.t(), y = y.t();
   lowrank::detail::for_row_groups(exec, y.shape(), [=](index_t begin, index_t end) {
+    float const of_x = *a, of_y = *b;
+    // Rounded as the fused kernels of the rules round it, so that a weight's layout does not change its bits.
     for (index_t i = begin; i < end; ++i)
-      for (index_t j = 0; j < y.cols; ++j) y(i, j) = *a * x(i, j) + *b * y(i, j);
+      for (index_t j = 0; j < y.cols; ++j) y(i, j) = fused_multiply_add(of_x, x(i, j), of_y * y(i, j));
   });
 }
 

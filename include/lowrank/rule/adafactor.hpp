@@ -39,10 +39,11 @@ struct adafactor {
   };
 
   void check() const {
-    require(epsilon1 > 0 && epsilon2 >= 0, "rule::adafactor", "needs epsilon1 > 0 and epsilon2 >= 0, got ", epsilon1, " and ", epsilon2);
-    require(clip_threshold > 0, "rule::adafactor", "clip_threshold must be positive, got ", clip_threshold);
-    require(decay_rate < 0, "rule::adafactor", "decay_rate must be negative, got ", decay_rate);
-    require(!beta1 || (*beta1 >= 0 && *beta1 < 1), "rule::adafactor", "beta1 must be in [0, 1), got ", beta1.value_or(0));
+    require(detail::is_positive_float(epsilon1) && is_finite(epsilon2) && epsilon2 >= 0, "rule::adafactor",
+            "needs epsilon1 > 0 in fp32 and epsilon2 >= 0, got ", epsilon1, " and ", epsilon2);
+    require(detail::is_positive_float(clip_threshold), "rule::adafactor", "clip_threshold must be positive, got ", clip_threshold);
+    require(is_finite(decay_rate) && decay_rate < 0, "rule::adafactor", "decay_rate must be negative, got ", decay_rate);
+    require(!beta1 || detail::is_average_weight(*beta1), "rule::adafactor", "beta1 must be in [0, 1), got ", beta1.value_or(0));
     require(decay != decay_order::coupled, "rule::adafactor", "decay must be before or after the update");
   }
   [[nodiscard]] bool needs_weight_rms() const noexcept { return scaling == parameter_scaling::on; }

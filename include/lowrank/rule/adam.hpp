@@ -45,9 +45,9 @@ struct adam_formula {
     float beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, m_correction, root_correction;
   };
   void check() const {
-    require(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "rule::adam", "betas must be in [0, 1), got ", beta1,
+    require(detail::is_average_weight(beta1) && detail::is_average_weight(beta2), "rule::adam", "betas must be in [0, 1), got ", beta1,
             " and ", beta2);
-    require(epsilon > 0 && is_finite(static_cast<float>(epsilon)), "rule::adam", "epsilon must be positive, got ", epsilon);
+    require(detail::is_positive_float(epsilon), "rule::adam", "epsilon must be positive in fp32, got ", epsilon);
   }
   [[nodiscard]] scalars at(std::int64_t t, float /*learning_rate*/) const noexcept {
     bool const here = epsilon_added_to == epsilon_form::corrected_root && correction == bias_correction::on && t > 0;

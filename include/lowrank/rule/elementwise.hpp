@@ -63,8 +63,8 @@ struct elementwise : Formula {
   template <executor E>
   void update(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> n, step_record const* record) const {
     auto const open = handles(s);
-    launch_tiles(exec, r.size(), [=, c = s.scalars.data(), from = r.data, to = n.data](auto tile, index_t first,
-                                                                                        index_t valid) {
+    launch(exec, r.size(), [=, c = s.scalars.data(), from = r.data, to = n.data](auto tile, index_t first,
+                                                                                  index_t valid) {
       auto g = tile.load(from + first, valid);
       turn(tile, g, record->grad_scale, open, *c, *record, first, valid);
       tile.store(to + first, g, valid);
@@ -76,8 +76,8 @@ struct elementwise : Formula {
   void apply(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> w, step_record const* record) const {
     auto const open = handles(s);
     bool const coupled = this->decay == decay_order::coupled;
-    launch_tiles(exec, r.size(), [=, c = s.scalars.data(), from = r.data, to = w.data](auto tile, index_t first,
-                                                                                        index_t valid) {
+    launch(exec, r.size(), [=, c = s.scalars.data(), from = r.data, to = w.data](auto tile, index_t first,
+                                                                                  index_t valid) {
       if (record->skip != 0) return;
       using real = typename decltype(tile)::real;
       auto g = tile.load(from + first, valid);
@@ -97,6 +97,11 @@ struct elementwise : Formula {
   }
 
  private:
+  template <executor E, class Body>
+  static void launch(E& exec, index_t count, Body const& body) {
+    if constexpr (Moment::blockwise) launch_tiles(exec, count, body);
+    else launch_elements(exec, count, body);
+  }
   template <memory_space S>
   static auto handles(state<S>& s) noexcept {
     std::array<typename Moment::handle, moments> out;

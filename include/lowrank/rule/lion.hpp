@@ -18,7 +18,7 @@ struct lion_formula {
     float beta1, one_minus_beta1, beta2, one_minus_beta2;
   };
   void check() const {
-    require(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "rule::lion", "betas must be in [0, 1), got ", beta1,
+    require(detail::is_average_weight(beta1) && detail::is_average_weight(beta2), "rule::lion", "betas must be in [0, 1), got ", beta1,
             " and ", beta2);
   }
   [[nodiscard]] scalars at(std::int64_t, float) const noexcept {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include "lowrank/core/step_record.hpp"
 #include "lowrank/core/visit.hpp"
@@ -35,8 +36,21 @@ concept update_rule = executor<E> && requires(R const rule, state_of<R, typename
 
 namespace rule {
 
+namespace detail {
+
+/// Whether x may be the weight of an exponential average. By its bits where it is NaN (see is_finite).
+[[nodiscard]] inline bool is_average_weight(double x) noexcept { return is_finite(x) && x >= 0 && x < 1; }
+/// Whether x is positive and stays so in fp32.
+[[nodiscard]] inline bool is_positive_float(double x) noexcept {
+  return is_finite(x) && x >= static_cast<double>(std::numeric_limits<float>::min()) &&
+         x <= static_cast<double>(std::numeric_limits<float>::max());
+}
+
+}  // namespace detail
+
 /// Moments in fp32. What other number formats of a moment look like to a formula: the same load and save.
 struct fp32_moment {
+  static constexpr bool blockwise = false;  ///< whether elements of a tile share anything, such as a scale
   template <memory_space S>
   using state = buffer<float, S>;
   [[nodiscard]] static constexpr index_t bytes(index_t count) noexcept { return count * index_t{sizeof(float)}; }

@@ -8,7 +8,7 @@ namespace lowrank::rule {
 
 enum class momentum_form : std::uint8_t { heavy_ball, nesterov };
 
-/// B <- mu B + (1 - dampening) g, but B = g on the first step;  N = B, or g + mu B (Nesterov).
+/// B <- mu B + (1 - dampening) g, but B = g on the first step;  N = B, or g + mu B (Nesterov). Without momentum N = g.
 /// Reference: Sutskever et al., ICML 2013, in torch.optim.SGD's form.
 struct sgd_formula {
   double momentum{0.9}, dampening{0};
@@ -21,14 +21,14 @@ struct sgd_formula {
     float momentum, gain, of_gradient, of_buffer;
   };
   void check() const {
-    require(momentum >= 0 && momentum < 1, "rule::sgd", "momentum must be in [0, 1), got ", momentum);
-    require(dampening >= 0 && dampening <= 1, "rule::sgd", "dampening must be in [0, 1], got ", dampening);
+    require(detail::is_average_weight(momentum), "rule::sgd", "momentum must be in [0, 1), got ", momentum);
+    require(is_finite(dampening) && dampening >= 0 && dampening <= 1, "rule::sgd", "dampening must be in [0, 1], got ", dampening);
     require(form == momentum_form::heavy_ball || (momentum > 0 && dampening == 0), "rule::sgd",
             "Nesterov needs momentum > 0 and dampening 0, got momentum ", momentum, ", dampening ", dampening);
   }
   [[nodiscard]] scalars at(std::int64_t t, float /*learning_rate*/) const noexcept {
     bool const nesterov = form == momentum_form::nesterov;
-    return {static_cast<float>(momentum), t <= 1 ? 1.0F : static_cast<float>(1 - dampening), nesterov ? 1.0F : 0.0F,
+    return {static_cast<float>(momentum), t <= 1 || momentum == 0 ? 1.0F : static_cast<float>(1 - dampening), nesterov ? 1.0F : 0.0F,
             nesterov ? static_cast<float>(momentum) : 1.0F};
   }
   [[nodiscard]] float rate(std::int64_t, float learning_rate) const noexcept { return learning_rate; }

@@ -96,7 +96,13 @@ using pack = float_pack<LOWRANK_PACK_WIDTH>;
 }
 
 // The same operations for a scalar formula, so that one formula serves both.
-[[nodiscard]] LOWRANK_HD inline float fused_multiply_add(float a, float b, float c) noexcept { return std::fma(a, b, c); }
+[[nodiscard]] LOWRANK_HD inline float fused_multiply_add(float a, float b, float c) noexcept {
+#if defined(__FP_FAST_FMAF) || defined(__CUDACC__)
+  return std::fma(a, b, c);
+#else
+  return a * b + c;  // rounded as often as packs round it, and no call into the C library
+#endif
+}
 [[nodiscard]] LOWRANK_HD inline float square_root(float a) noexcept { return std::sqrt(a); }
 [[nodiscard]] LOWRANK_HD inline float sign(float a) noexcept {
   return static_cast<float>(a > 0) - static_cast<float>(a < 0);

@@ -13,11 +13,12 @@
 
 namespace lowrank {
 
-/// 256 consecutive elements on the host.
-struct host_tile {
-  static constexpr int size = 256;             ///< elements of a tile
-  static constexpr int items = size / pack::width;  ///< registers of a fragment: what `each` counts
-  using real = pack;                           ///< what a formula sees
+/// `Items` registers of consecutive elements on the host.
+template <int Items>
+struct basic_host_tile {
+  static constexpr int items = Items;               ///< registers of a fragment: what `each` counts
+  static constexpr int size = Items * pack::width;  ///< elements of a tile
+  using real = pack;                                ///< what a formula sees
   using fragment = std::array<pack, static_cast<std::size_t>(items)>;
 
   /// The first `valid` elements at p, widened to fp32; the rest are zero.
@@ -26,7 +27,7 @@ struct host_tile {
     fragment out;
     if constexpr (std::same_as<T, float>) {
       if (valid == size) {
-        std::memcpy(&out, p, sizeof out);
+        for (int k = 0; k < items; ++k) out[static_cast<std::size_t>(k)] = pack::load(p + k * pack::width);
         return out;
       }
     }
@@ -40,7 +41,7 @@ struct host_tile {
   LOWRANK_INLINE void store(T* p, fragment const& f, index_t valid) const noexcept {
     if constexpr (std::same_as<T, float>) {
       if (valid == size) {
-        std::memcpy(p, &f, sizeof f);
+        for (int k = 0; k < items; ++k) f[static_cast<std::size_t>(k)].store(p + k * pack::width);
         return;
       }
     }
@@ -53,10 +54,11 @@ struct host_tile {
   LOWRANK_INLINE void each(F const& f) const noexcept {
     for (int k = 0; k < items; ++k) f(static_cast<std::size_t>(k));
   }
-  /// op over all elements, in the order a warp takes: eight neighbours a lane, then a butterfly over the lanes.
+  /// op over all elements, in the order a warp takes: neighbours in a lane, then a butterfly over the lanes.
   template <class Op>
   [[nodiscard]] LOWRANK_INLINE float reduce(float init, fragment const& f, Op const& op) const noexcept {
     constexpr int lanes = 32, per_lane = size / lanes;
+    static_assert(per_lane * lanes == size, "only tiles of whole warps are reduced");
     std::array<float, size> wide;
     std::memcpy(wide.data(), &f, sizeof f);
     std::array<float, lanes> lane;
@@ -71,18 +73,34 @@ struct host_tile {
   }
 };
 
-/// body(tile, first, valid) for every tile of `count` consecutive elements. A tile is always the same elements and is
+/// 256 consecutive elements: a block of a quantized state, eight elements for each lane of a warp.
+using host_tile = basic_host_tile<256 / pack::width>;
+
+namespace detail {
+
+template <class Tile, class Body>
+void launch_host_tiles(host_executor& exec, index_t count, Body const& body) {
+  constexpr index_t stretch = 16384;  // elements a task takes, so that a task outweighs handing it over
+  exec.parallel((count + stretch - 1) / stretch, [&](index_t task) {
+    index_t const begin = task * stretch, end = std::min(count, begin + stretch);
+    index_t first = begin;
+    for (; first + Tile::size <= end; first += Tile::size) body(Tile{}, first, index_t{Tile::size});
+    if (first < end) body(Tile{}, first, end - first);
+  });
+}
+
+}  // namespace detail
+
+/// body(tile, first, valid) for every tile of `count` consecutive elements. A tile is always the same 256 elements and is
 /// run by one thread, so what it computes does not depend on the number of threads.
 template <class Body>
 void launch_tiles(host_executor& exec, index_t count, Body const& body) {
-  constexpr index_t group = 64;  // tiles a task takes, so that a task outweighs handing it over
-  index_t const tiles = (count + host_tile::size - 1) / host_tile::size;
-  exec.parallel((tiles + group - 1) / group, [&](index_t task) {
-    for (index_t tile = task * group; tile < std::min(tiles, (task + 1) * group); ++tile) {
-      index_t const first = tile * host_tile::size;
-      body(host_tile{}, first, std::min<index_t>(host_tile::size, count - first));
-    }
-  });
+  detail::launch_host_tiles<host_tile>(exec, count, body);
+}
+/// The same for bodies in which no element needs another one: tiles that fit in registers.
+template <class Body>
+void launch_elements(host_executor& exec, index_t count, Body const& body) {
+  detail::launch_host_tiles<basic_host_tile<4>>(exec, count, body);
 }
 
 /// body(tile, row, first, valid) for every stretch of up to 256 columns of every row of a matrix of that shape.

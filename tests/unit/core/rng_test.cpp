@@ -146,8 +146,8 @@ TEST_CASE("moments") {
   CHECK(std::abs(u2 / n - 1.0 / 12) < 5 * std::sqrt(1.0 / 180 / n));
 }
 
-// Chi-square over 64 cells has mean 63 and standard deviation sqrt(126) = 11.2; 63 + 5 * 11.2 = 119, p < 3e-5 (its right tail
-// is heavier than a normal one).
+// Chi-square over 64 cells has mean 63 and standard deviation sqrt(126) = 11.2; 63 + 5 * 11.2 = 119, p < 3e-5 (its
+// right tail is heavier than a normal one).
 TEST_CASE("words fill every cell alike, in each of the four places of a block") {
   for (std::size_t place = 0; place < 4; ++place) {
     std::array<double, 64> high{}, low{};

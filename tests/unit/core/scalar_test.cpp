@@ -26,8 +26,8 @@ double defined_value(std::uint32_t code, int exponent_bits, int fraction_bits) {
   return (code >> (exponent_bits + fraction_bits) & 1U) != 0 ? -magnitude : magnitude;
 }
 
-// Rounding of every value between two neighbours of a format: the lower one below the middle, the even one at it, the upper
-// one above it. `infinity` is the code of infinity.
+// Rounding of every value between two neighbours of a format: the lower one below the middle, the even one at it, the
+// upper one above it. `infinity` is the code of infinity.
 template <class Number, class Convert>
 void check_rounding(std::uint32_t infinity, Convert convert) {
   int wrong = 0;

@@ -245,8 +245,8 @@ TEST_CASE("format and version are checked by name") {
       contains_text(refusal({{"format", "lowrank-checkpoint"}, {"format_version", "1"}}), "checksum must be \"none\""));
 }
 
-// Made by a program that shares no code with this library (Python, packages struct and xxhash). It must stay readable by
-// every later version.
+// Made by a program that shares no code with this library (Python, packages struct and xxhash). It must stay readable
+// by every later version.
 TEST_CASE("a file of format version 1 is read") {
   temporary_folder const folder;
   std::string const header =

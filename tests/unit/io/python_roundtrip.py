@@ -27,9 +27,9 @@ def unit_io(test: str, folder: str) -> None:
 
 
 # The package spells types differently when it writes.
-NAMES = {"BOOL": "bool", "U8": "uint8", "I8": "int8", "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "I16": "int16",
-         "U16": "uint16", "F16": "float16", "BF16": "bfloat16", "I32": "int32", "U32": "uint32", "F32": "float32",
-         "F64": "float64", "I64": "int64", "U64": "uint64"}
+NAMES = {"BOOL": "bool", "U8": "uint8", "I8": "int8", "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn",
+         "I16": "int16", "U16": "uint16", "F16": "float16", "BF16": "bfloat16", "I32": "int32", "U32": "uint32",
+         "F32": "float32", "F64": "float64", "I64": "int64", "U64": "uint64"}
 
 
 def written_by_the_package(path: str) -> bytes:

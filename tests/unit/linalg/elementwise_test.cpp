@@ -11,7 +11,8 @@ using namespace lowrank_test;
 TEST_SUITE("elementwise") {
   TEST_CASE("copy goes between any layouts and leaves the gaps of a strided view alone") {
     host_executor exec{{.threads = 2}};
-    for (extents const shape : {extents{1, 1}, extents{1, 7}, extents{7, 1}, extents{33, 65}, extents{300, 200}, extents{0, 3}}) {
+    for (extents const shape :
+         {extents{1, 1}, extents{1, 7}, extents{7, 1}, extents{33, 65}, extents{300, 200}, extents{0, 3}}) {
       auto const a = random_matrix(shape, 1);
       strided_copy from{a.view()};
       matrix<float> rows{shape}, columns{shape.t()};
@@ -56,7 +57,8 @@ TEST_SUITE("elementwise") {
     auto const before = copy_of(b.view());
     axpy(exec, -2.0F, a.view(), b.view());
     scale(exec, 0.5F, b.view().t());
-    for (index_t e = 0; e < 70 * 300; ++e) CHECK(std::abs(b.data()[e] - 0.5F * (before.data()[e] - 2.0F * a.data()[e])) < 1e-6F);
+    for (index_t e = 0; e < 70 * 300; ++e)
+      CHECK(std::abs(b.data()[e] - 0.5F * (before.data()[e] - 2.0F * a.data()[e])) < 1e-6F);
     matrix<float> eye{3, 5};
     fill(exec, eye.view(), 9.0F);
     fill_identity(exec, eye.view());
@@ -96,11 +98,13 @@ TEST_SUITE("columns") {
     host_executor exec{{.threads = 2}};
     auto y = random_matrix({50, 130}, 5);
     for (index_t j = 0; j < 130; ++j)
-      for (index_t i = 0; i < 50; ++i) y(i, j) = static_cast<float>(std::ldexp(static_cast<double>(y(i, j)), static_cast<int>(2 * j) - 140));
+      for (index_t i = 0; i < 50; ++i)
+        y(i, j) = static_cast<float>(std::ldexp(static_cast<double>(y(i, j)), static_cast<int>(2 * j) - 140));
     for (index_t i = 0; i < 50; ++i) y(i, 17) = 0;
     auto const before = copy_of(y.view());
     for (bool const turned : {false, true}) {
-      auto now = copy_of(turned ? matrix_view<float const>(before.view()).t() : matrix_view<float const>(before.view()));
+      auto now =
+          copy_of(turned ? matrix_view<float const>(before.view()).t() : matrix_view<float const>(before.view()));
       auto const view = turned ? now.view().t() : now.view();
       std::int32_t bad = 9;
       balance_columns(exec, view, &bad);

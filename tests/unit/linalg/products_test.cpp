@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "lowrank/linalg/elementwise.hpp"
 #include "lowrank/linalg/gradient_products.hpp"
 #include "support/allocation_counter.hpp"
 #include "support/executors.hpp"
@@ -15,9 +16,9 @@ namespace {
 struct product_shape {
   index_t m, k, n;
 };
-constexpr product_shape product_shapes[] = {{1, 1, 1}, {1, 9, 5},   {9, 1, 1},     {17, 33, 5},     {64, 64, 64},
-                                            {5, 0, 3}, {0, 4, 4},   {400, 7, 390}, {130, 500, 129}, {3, 700, 1},
-                                            {1, 3, 700}};
+constexpr product_shape product_shapes[] = {{1, 1, 1},       {1, 9, 5},   {9, 1, 1},  {17, 33, 5},
+                                            {64, 64, 64},    {5, 0, 3},   {0, 4, 4},  {400, 7, 390},
+                                            {130, 500, 129}, {3, 700, 1}, {1, 3, 700}};
 
 }  // namespace
 
@@ -42,7 +43,8 @@ TEST_SUITE("products") {
             double worst = 0;
             for (index_t i = 0; i < m; ++i)
               for (index_t j = 0; j < n; ++j)
-                worst = std::max(worst, std::abs(static_cast<double>(c(i, j)) - (2.0 * static_cast<double>(c0(i, j)) - 0.5 * plain(i, j))));
+                worst = std::max(worst, std::abs(static_cast<double>(c(i, j)) -
+                                                 (2.0 * static_cast<double>(c0(i, j)) - 0.5 * plain(i, j))));
             CHECK(worst <= bound);
           }
     }
@@ -113,6 +115,8 @@ TEST_SUITE("products") {
     multiply(exec, 1.0F, a.view(), a.view().t(), 0.0F, c.view());
     gram(exec, a.view(), g.view());
     CHECK(allocations.count() == 0);
+    matrix<float> const one_more{2, 2};
+    CHECK((allocations.count() > 0) == allocation_counter::watches());
   }
 #if defined(LOWRANK_HAS_BLAS)
   TEST_CASE("OpenBLAS has its threads back when the last executor ends") {

@@ -18,8 +18,8 @@ struct range_case {
   extents g;
   index_t r;
 };
-constexpr range_case range_cases[] = {{{1, 1}, 1},   {{1, 9}, 1},    {{9, 1}, 1},   {{9, 1}, 4},    {{20, 8}, 20},
-                                      {{8, 20}, 8},  {{40, 100}, 1}, {{64, 64}, 64}, {{100, 40}, 30}, {{60, 170}, 20}};
+constexpr range_case range_cases[] = {{{1, 1}, 1},  {{1, 9}, 1},    {{9, 1}, 1},    {{9, 1}, 4},     {{20, 8}, 20},
+                                      {{8, 20}, 8}, {{40, 100}, 1}, {{64, 64}, 64}, {{100, 40}, 30}, {{60, 170}, 20}};
 
 }  // namespace
 
@@ -34,13 +34,18 @@ TEST_SUITE("range finder") {
           CAPTURE(tokens);
           range_options const options{.power_iterations = power};
           host_executor exec{{.threads = 2, .scratch_bytes = find_range_bytes(g, r, options, tokens)}};
-          auto const dense = random_matrix(g, 1), dy = random_matrix({13, g.rows}, 2), x = random_matrix({13, g.cols}, 3);
+          auto const dense = random_matrix(g, 1), dy = random_matrix({13, g.rows}, 2),
+                     x = random_matrix({13, g.cols}, 3);
           matrix<float> q{g.rows, r};
           range_report report;
           std::vector<double> energies(static_cast<std::size_t>(r));
           allocation_counter const allocations;
-          if (tokens == 0) find_range(exec, matrix_view<float const>(dense.view()), q.view(), options, {.seed = 1}, &report, energies.data());
-          else find_range(exec, outer_product<>{dy.view(), x.view()}, q.view(), options, {.seed = 1}, &report, energies.data());
+          if (tokens == 0)
+            find_range(exec, matrix_view<float const>(dense.view()), q.view(), options, {.seed = 1}, &report,
+                       energies.data());
+          else
+            find_range(exec, outer_product<>{dy.view(), x.view()}, q.view(), options, {.seed = 1}, &report,
+                       energies.data());
           CHECK(allocations.count() == 0);
           CHECK(exec.arena().peak() == find_range_bytes(g, r, options, tokens));
           CHECK(report.failed == 0);

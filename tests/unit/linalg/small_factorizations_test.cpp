@@ -4,6 +4,7 @@
 
 #include <bit>
 
+#include "lowrank/linalg/elementwise.hpp"
 #include "support/allocation_counter.hpp"
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
@@ -55,7 +56,8 @@ void check_eigen(E& exec, matrix<double> const& c, double scale, std::vector<dou
   auto const cv = plain_product(c.view(), v.view());
   double worst = 0;
   for (index_t i = 0; i < n; ++i)
-    for (index_t j = 0; j < n; ++j) worst = std::max(worst, std::abs(cv(i, j) - v(i, j) * values[static_cast<std::size_t>(j)]));
+    for (index_t j = 0; j < n; ++j)
+      worst = std::max(worst, std::abs(cv(i, j) - v(i, j) * values[static_cast<std::size_t>(j)]));
   CHECK(worst <= tolerance * scale);
   CHECK(std::is_sorted(values.rbegin(), values.rend()));
   if (expected != nullptr)
@@ -76,7 +78,8 @@ TEST_SUITE("small factorizations") {
       factor_cholesky(exec, l.view(), &failed);
       CHECK(failed == 0);
       auto const lower = lower_part(l);
-      CHECK(largest_difference(plain_product(lower.view(), lower.view().t()).view(), c.view()) <= 1e-12 * static_cast<double>(n + 1));
+      CHECK(largest_difference(plain_product(lower.view(), lower.view().t()).view(), c.view()) <=
+            1e-12 * static_cast<double>(n + 1));
       invert_lower(exec, l.view());
       auto const product = plain_product(l.view(), lower.view());
       double worst = 0;

@@ -9,8 +9,8 @@
 
 namespace lowrank::detail {
 
-/// Fork-join pool: `run` hands tasks 0 ... count-1 to whoever is free and returns when all are done. Which thread runs a
-/// task is not fixed; what a task computes must not depend on it. Workers spin briefly before they sleep, because the
+/// Fork-join pool: `run` hands tasks 0 ... count-1 to whoever is free and returns when all are done. Which thread runs
+/// a task is not fixed; what a task computes must not depend on it. Workers spin briefly before they sleep, because the
 /// gaps between the products of one step are shorter than a wake-up.
 class thread_pool {
  public:
@@ -31,8 +31,8 @@ class thread_pool {
 
   [[nodiscard]] int threads() const noexcept { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Tasks must not throw. Called inside a task it runs serially, as the worker of that task, so nested calls are legal,
-  /// cannot deadlock and share nothing with other workers.
+  /// Tasks must not throw. Called inside a task it runs serially, as the worker of that task, so nested calls are
+  /// legal, cannot deadlock and share nothing with other workers.
   void run(index_t count, void* context, task call) noexcept {
     if (workers_.empty() || count <= 1 || busy_) {
       int const worker = here_.pool == this ? here_.worker : 0;

@@ -48,8 +48,9 @@ inline constexpr int newest_checkpoint = checkpoint_versions.back().number;
   return row->number;
 }
 
-/// The checksum of a checkpoint begins with everything but the bytes of its tensors, each string and list after its length.
-/// It does not depend on how the header is spelled, so a file that another program copied tensor by tensor still holds.
+/// The checksum of a checkpoint begins with everything but the bytes of its tensors, each string and list after its
+/// length. It does not depend on how the header is spelled, so a file that another program copied tensor by tensor
+/// still holds.
 [[nodiscard]] inline xxh64 checksum_of_header(file_metadata const& metadata, std::span<tensor_info const> tensors) {
   xxh64 sum;
   auto const add_number = [&sum](std::uint64_t number) { sum.add(std::as_bytes(std::span{&number, 1})); };

@@ -83,8 +83,8 @@ class input_file {
   index_t size_{};
 };
 
-/// A file that appears, complete and on the disk, at `commit`. Until then, and if anything fails, what was at `path` before
-/// stays there, and the temporary file beside it is removed.
+/// A file that appears, complete and on the disk, at `commit`. Until then, and if anything fails, what was at `path`
+/// before stays there, and the temporary file beside it is removed.
 class atomic_file {
  public:
   atomic_file(std::filesystem::path path, std::string_view caller) : path_{std::move(path)}, caller_{caller} {

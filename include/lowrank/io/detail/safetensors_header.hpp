@@ -24,8 +24,8 @@ inline constexpr index_t header_limit = 100'000'000;
 inline constexpr std::size_t dimension_limit = 64;
 inline constexpr std::string_view metadata_key = "__metadata__";
 
-/// Listens to the JSON parser and knows at every point what may come, so nothing deeper, longer or stranger than a header
-/// is ever built in memory.
+/// Listens to the JSON parser and knows at every point what may come, so nothing deeper, longer or stranger than a
+/// header is ever built in memory.
 class header_listener {
  public:
   header_listener(std::string_view caller, index_t data_bytes) : caller_{caller}, data_bytes_{data_bytes} {}

@@ -44,8 +44,8 @@ void blas_multiply(host_executor& exec, T alpha, matrix_view<T const> a, matrix_
 /// Shapes: A m x k, B k x n, C m x n; any strides (fast when each operand has a unit stride).
 /// Requires: C overlaps neither A nor B; strides below 2^31.
 /// Cost: 2 m n k flops; workspace 0.  Throws: shape_error.
-inline void multiply(blas_executor& exec, float alpha, matrix_view<float const> a, matrix_view<float const> b, float beta,
-                     matrix_view<float> c) {
+inline void multiply(blas_executor& exec, float alpha, matrix_view<float const> a, matrix_view<float const> b,
+                     float beta, matrix_view<float> c) {
   detail::blas_multiply(exec, alpha, a, b, beta, c);
 }
 /// The same in fp64.

@@ -3,10 +3,10 @@
 /// minute to compile, so no other header includes it.
 #pragma once
 
+#include <algorithm>
 #include <Eigen/Core>
 #include <Eigen/QR>
 #include <Eigen/SVD>
-#include <algorithm>
 
 #include "lowrank/linalg/columns.hpp"
 #include "lowrank/linalg/host/decompositions.hpp"

@@ -50,8 +50,8 @@ void eigen_tile_product(std::byte* memory, T alpha, unit_stride<T const> a, unit
 
 [[nodiscard]] inline std::byte* packing_memory(host_executor& exec, int worker) {
   constexpr index_t needed = panel_bytes + std::max(fixed_blocking<float>::bytes, fixed_blocking<double>::bytes);
-  require<state_error>(exec.worker_bytes() >= needed, "multiply", "needs host_options::worker_bytes of at least ", needed,
-                       ", got ", exec.worker_bytes());
+  require<state_error>(exec.worker_bytes() >= needed, "multiply", "needs host_options::worker_bytes of at least ",
+                       needed, ", got ", exec.worker_bytes());
   return exec.worker_memory(worker) + panel_bytes;
 }
 

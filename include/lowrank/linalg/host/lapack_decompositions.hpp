@@ -50,7 +50,8 @@ inline void symmetric_eigen(blas_executor& exec, matrix_view<double> c, double* 
   auto* const memory = exec.arena().take<double>(detail::eigen_workspace::doubles(n));
   index_t const length = 1 + 6 * n + 2 * n * n;
   auto* const integers = reinterpret_cast<lapack_int*>(memory + length);
-  index_t const integer_count = (detail::eigen_workspace::doubles(n) - length) * index_t{sizeof(double)} / index_t{sizeof(lapack_int)};
+  index_t const integer_count =
+      (detail::eigen_workspace::doubles(n) - length) * index_t{sizeof(double)} / index_t{sizeof(lapack_int)};
   // Our lower triangle, row by row, is LAPACK's upper one, column by column.
   auto const info = LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'V', 'U', detail::lapack_size(n), c.data,
                                         detail::lapack_size(std::max(c.row_stride, n)), values, memory,

@@ -23,7 +23,8 @@ inline constexpr index_t factor_width = 64;
 inline constexpr double replacement_pivot = 1e-300;
 
 /// Cholesky factor of one diagonal block in place; inverse_pivots[j] = 0 where the pivot is bad, so that the column is 0.
-[[nodiscard]] inline bool factor_diagonal_block(matrix_view<double> c, std::array<double, factor_width>& inverse_pivots) {
+[[nodiscard]] inline bool factor_diagonal_block(matrix_view<double> c,
+                                                std::array<double, factor_width>& inverse_pivots) {
   bool bad = false;
   for (index_t j = 0; j < c.cols; ++j) {
     double const pivot = c(j, j) - dot(&c(j, 0), &c(j, 0), j);
@@ -41,7 +42,8 @@ inline constexpr double replacement_pivot = 1e-300;
 template <class E>
 void check_square(char const* caller, matrix_view<double> c) {
   require<shape_error>(c.rows == c.cols, caller, "needs a square matrix, got ", c.shape());
-  require<shape_error>(c.col_stride == 1 || c.cols <= 1, caller, "needs neighbouring columns, got stride ", c.col_stride);
+  require<shape_error>(c.col_stride == 1 || c.cols <= 1, caller, "needs neighbouring columns, got stride ",
+                       c.col_stride);
 }
 
 }  // namespace detail
@@ -58,9 +60,7 @@ void factor_cholesky(E& exec, matrix_view<double> c, std::int32_t* failed) {
   for (index_t begin = 0; begin < n; begin += width) {
     index_t const end = std::min(n, begin + width);
     auto const panel = c.sub({begin, n, begin, end});
-    if (begin > 0)
-      multiply(exec, -1.0, c.sub({begin, n, 0, begin}),
-               c.sub({begin, end, 0, begin}).t(), 1.0, panel);
+    if (begin > 0) multiply(exec, -1.0, c.sub({begin, n, 0, begin}), c.sub({begin, end, 0, begin}).t(), 1.0, panel);
     auto const corner = panel.row_range(0, end - begin);
     std::array<double, detail::factor_width> inverse_pivots{};
     if (detail::factor_diagonal_block(corner, inverse_pivots)) *failed = 1;
@@ -68,7 +68,8 @@ void factor_cholesky(E& exec, matrix_view<double> c, std::int32_t* failed) {
     exec.parallel((below + group - 1) / group, [&](index_t number) {
       for (index_t i = end - begin + number * group; i < std::min(panel.rows, end - begin + (number + 1) * group); ++i)
         for (index_t j = 0; j < panel.cols; ++j)
-          panel(i, j) = (panel(i, j) - detail::dot(&panel(i, 0), &corner(j, 0), j)) * inverse_pivots[static_cast<std::size_t>(j)];
+          panel(i, j) =
+              (panel(i, j) - detail::dot(&panel(i, 0), &corner(j, 0), j)) * inverse_pivots[static_cast<std::size_t>(j)];
     });
   }
 }
@@ -95,8 +96,7 @@ void invert_lower(E& exec, matrix_view<double> l) {
     // X[I, :] = -X[I, I] (L[I, :] X[:, :]), the product parked above the diagonal.
     auto const parked = l.sub({0, begin, begin, end});
     auto const row = l.sub({begin, end, 0, begin});
-    multiply(exec, 1.0, l.sub({0, begin, 0, begin}).t(), row.t(), 0.0,
-             parked);
+    multiply(exec, 1.0, l.sub({0, begin, 0, begin}).t(), row.t(), 0.0, parked);
     multiply(exec, -1.0, corner, parked.t(), 0.0, row);
     detail::scale_tile(0.0, parked);
   }

@@ -25,8 +25,8 @@ inline constexpr index_t eigen_panel = 16;
 struct eigen_workspace {
   index_t n;
   double *diagonal, *coupling, *tau, *product, *spare;  ///< n each
-  double* panels;    ///< transposed eigenvectors, n x 16 each
-  double* rotations;  ///< (cosine, sine) pairs of several sweeps
+  double* panels;                                       ///< transposed eigenvectors, n x 16 each
+  double* rotations;                                    ///< (cosine, sine) pairs of several sweeps
   index_t* order;
 
   [[nodiscard]] static constexpr index_t rotation_capacity(index_t n) noexcept { return n * n + 8 * n; }
@@ -104,10 +104,12 @@ inline void start_panel(matrix_view<double const> c, eigen_workspace const& work
     double const* const v = &c(k, 0);
     std::array<double, eigen_panel> sum{};
     for (index_t i = k + 1; i < n; ++i)
-      for (index_t lane = 0; lane < eigen_panel; ++lane) sum[static_cast<std::size_t>(lane)] += v[i] * z[i * eigen_panel + lane];
+      for (index_t lane = 0; lane < eigen_panel; ++lane)
+        sum[static_cast<std::size_t>(lane)] += v[i] * z[i * eigen_panel + lane];
     for (auto& s : sum) s *= work.tau[k];
     for (index_t i = k + 1; i < n; ++i)
-      for (index_t lane = 0; lane < eigen_panel; ++lane) z[i * eigen_panel + lane] -= v[i] * sum[static_cast<std::size_t>(lane)];
+      for (index_t lane = 0; lane < eigen_panel; ++lane)
+        z[i * eigen_panel + lane] -= v[i] * sum[static_cast<std::size_t>(lane)];
   }
 }
 
@@ -155,7 +157,9 @@ inline void rotate_panel(double* z, ql_sweep const& sweep) {
   constexpr double eps = std::numeric_limits<double>::epsilon();
   // Against its neighbours, below which rounding makes couplings anew, and against all of T, so that the noise of a rank
   // deficient matrix is not diagonalised to the last bit.
-  auto const couples = [&](index_t i) { return std::abs(e[i]) > eps * std::max(std::abs(d[i]) + std::abs(d[i + 1]), norm / 8); };
+  auto const couples = [&](index_t i) {
+    return std::abs(e[i]) > eps * std::max(std::abs(d[i]) + std::abs(d[i + 1]), norm / 8);
+  };
 
   for (index_t low = 0; low < n; ++low) {
     for (int attempt = 0;; ++attempt) {

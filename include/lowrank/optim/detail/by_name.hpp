@@ -92,7 +92,7 @@ named_optimizer<E> by_name(std::string_view name, option_list o, by_name_context
   named_optimizer<E> out;
   out.low_rank = name.starts_with("galore_");
   double const decay = o.take("weight_decay", 0.0);
-  require(is_finite(decay) && decay >= 0, "by_name", "weight_decay must be finite and >= 0, got ", decay);
+  require(is_finite(static_cast<float>(decay)) && decay >= 0, "by_name", "weight_decay must be finite and >= 0, got ", decay);
   out.weight_decay = static_cast<float>(decay);
   bool const full = !out.low_rank;
   auto const adam = [&](rule::adam_formula convention) { return with_named_decay(o, named_adam(o, convention), full); };

@@ -72,7 +72,7 @@ auto LOWRANK_COMPOSED::init(E& exec, extents weight, std::uint32_t tensor) const
   s.tensor = tensor;
   s.refresh = refresh.init(tensor);
   s.store = store<typename E::space>::init(g, r);
-  s.rule = rule.init(exec, inner);
+  s.rule = rule.init(exec, facing(s.facing_side, inner));
   if (accumulate_in == accumulation::projected) s.accumulated = buffer<float, typename E::space>(inner.size());
   return s;
 }
@@ -93,11 +93,13 @@ template <executor E, gradient G>
 bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, index_t call) const {
   using candidate_type = detail::candidate<map<typename E::space>>;
   scratch_scope const scope{exec};
-  s.report = {.call = call, .rank = s.rank, .attempted = 1};
+  // The state hears of it at the end: a finder that throws, because of what it was given, leaves no trace.
+  refresh_report report{.call = call, .rank = s.rank, .attempted = 1};
   auto const energy = exec.peek(&s.record.data()->energy);
   bool const blind = finder.needs_gradient() && energy && *energy == 0;
   if (blind && s.has_basis != 0) {
-    s.report.unchanged = 1;
+    report.unchanged = 1;
+    s.report = report;
     return false;
   }
   auto const candidate = candidate_type::take(exec, s.facing_side, g.shape(), s.rank);
@@ -119,10 +121,14 @@ bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, i
       });
     });
   }
-  if (auto const refused = exec.peek(failed); refused && *refused != 0) return false;
+  if (auto const refused = exec.peek(failed); refused && *refused != 0) {
+    s.report = report;
+    return false;
+  }
   if (s.has_basis != 0) transport.apply(exec, rule, s.rule);
   store<typename E::space>::assign(exec, s.store, s.facing_side, candidate.map());
-  s.has_basis = s.report.accepted = 1;
+  s.has_basis = report.accepted = 1;
+  s.report = report;
   return true;
 }
 
@@ -132,7 +138,7 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
                                    step_options const& options) const {
   static_assert(has_products<E>, "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
   detail::check_options(options, "low_rank::step");
-  detail::check_shapes(s.weight, weight.shape(), "low_rank::step");
+  detail::check_weight(s.weight, weight, "low_rank::step");
   detail::check_gradient(s.weight, g, "low_rank::step");
   detail::check_aliasing(weight, g, "low_rank::step");
   require(finder.takes(g), "low_rank::step", "this finder needs the dense gradient");
@@ -141,9 +147,13 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   detail::check_scratch(exec, workspace_bytes(weight, tokens_of(g)), "low_rank::step");
   hear_report(s);
   bool const due = refresh_due(s);
-  index_t const call = s.calls++;
+  index_t const call = s.calls;
+  auto const counted = [&](step_status status) {
+    s.calls = call + 1;
+    return status;
+  };
   s.captured = -1;
-  if (s.weight.size() == 0) return step_status::stepped;
+  if (s.weight.size() == 0) return counted(step_status::stepped);
 
   scratch_scope const scope{exec};
   auto const faced = facing(s.facing_side, g);
@@ -156,20 +166,20 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   if (due || reads_gradient) detail::guard(exec, faced, record);
   if (skipped()) {
     if (due) s.report = {.call = call, .rank = s.rank, .attempted = 1, .bad_gradient = 1};
-    return step_status::skipped_bad_gradient;
+    return counted(step_status::skipped_bad_gradient);
   }
   bool const renewed = due && renew(exec, s, faced, call);
-  if (s.has_basis == 0) return step_status::skipped_no_basis;
+  if (s.has_basis == 0) return counted(step_status::skipped_no_basis);
 
   auto const p = store<typename E::space>::open(exec, s.store, s.facing_side, faced.shape(), s.rank);
   auto const r = take_matrix(exec, p.inner(faced.shape(), s.rank), s.facing_side);
   p.project(exec, faced, 0.0F, r);
   detail::guard_projected(exec, const_view_of<E>(r), record);
-  if (skipped()) return step_status::skipped_bad_gradient;
+  if (skipped()) return counted(step_status::skipped_bad_gradient);
   if (measure == certificate::every_step || (measure == certificate::at_refresh && renewed)) measure_captured(exec, s, faced);
   if (renewed) s.report.captured = s.captured;
   descend(exec, s, weight, p, r, call);
-  return due && !renewed ? step_status::stepped_old_basis : step_status::stepped;
+  return counted(due && !renewed ? step_status::stepped_old_basis : step_status::stepped);
 }
 
 LOWRANK_COMPOSITION
@@ -182,7 +192,7 @@ void LOWRANK_COMPOSED::measure_captured(E& exec, state<typename E::space>& s, G 
   auto const inside = exec.peek(s.record.data());
   if (!total || !inside) return;
   double const scale = static_cast<double>(inside->grad_scale);
-  s.captured = *total > 0 ? inside->projected / (scale * scale * *total) : -1;
+  s.captured = *total > 0 && scale != 0 ? inside->projected / (scale * scale * *total) : -1;
 }
 
 LOWRANK_COMPOSITION
@@ -193,13 +203,19 @@ void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const&
                        "set accumulate_in = accumulation::projected before init");
   detail::check_gradient(s.weight, g, "low_rank::accumulate");
   require(finder.takes(g), "low_rank::accumulate", "this finder needs the dense gradient");
+  extents const shape = facing(s.facing_side, s.weight);
+  detail::check_scratch(exec,
+                        std::max(renew_bytes(shape, s.rank, tokens_of(g)),
+                                 store<host_space>::open_bytes(shape, s.rank) +
+                                     map<host_space>::project_bytes(shape, s.rank, tokens_of(g))),
+                        "low_rank::accumulate");
   if (s.weight.size() == 0) {
     ++s.micro_batches;
     return;
   }
   scratch_scope const scope{exec};
   auto const faced = facing(s.facing_side, g);
-  bool const first = s.micro_batches++ == 0;
+  bool const first = s.micro_batches == 0;
   if (first) {
     hear_report(s);
     s.bad_micro_batch = 0;
@@ -216,6 +232,7 @@ void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const&
       }
     }
   }
+  ++s.micro_batches;
   if (s.bad_micro_batch != 0 || s.has_basis == 0) return;
   auto const p = store<typename E::space>::open(exec, s.store, s.facing_side, faced.shape(), s.rank);
   auto const sum = natural<typename E::space>(s.facing_side, s.accumulated.data(), p.inner(faced.shape(), s.rank));
@@ -225,9 +242,11 @@ void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const&
 LOWRANK_COMPOSITION
 template <executor E, weight_view<E> W>
 step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const& weight, step_options const& options) const {
+  static_assert(has_products<E>, "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
   detail::check_options(options, "low_rank::step");
-  detail::check_shapes(s.weight, weight.shape(), "low_rank::step");
+  detail::check_weight(s.weight, weight, "low_rank::step");
   require<state_error>(s.micro_batches > 0, "low_rank::step", "nothing was accumulated");
+  detail::check_scratch(exec, workspace_bytes(weight), "low_rank::step");
   index_t const call = s.calls++;
   s.micro_batches = 0;
   s.captured = -1;
@@ -257,7 +276,9 @@ void LOWRANK_COMPOSED::descend(E& exec, state<typename E::space>& s, W const& we
   if (rule.needs_weight_rms()) detail::measure_weight(exec, weight, record);
   rule.begin(exec, s.rule, record);
   exec.single([record, coefficient = lift.coefficient()] { record->direction_scale = record->rate * coefficient; });
-  rule.update(exec, s.rule, const_view_of<E>(r), r, record);
+  // The rule sees R as the weight lies, so that a basis of columns of the identity changes no bit of what it does.
+  auto const own = facing(s.facing_side, r);
+  rule.update(exec, s.rule, const_view_of<E>(own), own, record);
   auto const seen = exec.peek(record);
   float const keep = seen ? seen->keep : 1.0F, down = seen ? seen->down : -1.0F;
   extents const g = facing(s.facing_side, s.weight);

@@ -79,7 +79,8 @@ void multiply_strided(T alpha, matrix_view<T const> a, matrix_view<T const> b, m
 
 /// C += alpha A B by `product` where it can, by plain loops where strides forbid it. `product` sees a column-major C.
 template <class T, class Product>
-void accumulate_tile(T alpha, matrix_view<T const> a, matrix_view<T const> b, matrix_view<T> c, Product const& product) {
+void accumulate_tile(T alpha, matrix_view<T const> a, matrix_view<T const> b, matrix_view<T> c,
+                     Product const& product) {
   if (unit_stride<T>{c}.row_major && c.cols > 1) {
     auto const swap = a;
     a = b.t();
@@ -88,7 +89,8 @@ void accumulate_tile(T alpha, matrix_view<T const> a, matrix_view<T const> b, ma
   }
   unit_stride<T const> const left{a}, right{b};
   unit_stride<T> const out{c.t()};
-  if (left.possible && right.possible && out.row_major && out.possible) product(alpha, left, right, out, c.shape(), a.cols);
+  if (left.possible && right.possible && out.row_major && out.possible)
+    product(alpha, left, right, out, c.shape(), a.cols);
   else multiply_strided(alpha, a, b, c);
 }
 

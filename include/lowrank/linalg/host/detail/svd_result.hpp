@@ -1,6 +1,6 @@
 #pragma once
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 
 #include "lowrank/core/scalar.hpp"

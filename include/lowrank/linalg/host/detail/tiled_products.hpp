@@ -11,7 +11,8 @@ template <class T, class Product>
 void multiply_by_tiles(host_executor& exec, T alpha, matrix_view<T const> a, matrix_view<T const> b, T beta,
                        matrix_view<T> c, Product const& product, index_t largest_tile = product_partition::largest) {
   require<shape_error>(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "multiply",
-                       "needs m x k times k x n into m x n, got ", a.shape(), " times ", b.shape(), " into ", c.shape());
+                       "needs m x k times k x n into m x n, got ", a.shape(), " times ", b.shape(), " into ",
+                       c.shape());
   product_partition const partition{c.shape(), a.cols, largest_tile};
   exec.parallel(partition.tiles(), [&](index_t number, int worker) {
     block const tile = partition.tile(number, c.shape());
@@ -19,7 +20,7 @@ void multiply_by_tiles(host_executor& exec, T alpha, matrix_view<T const> a, mat
     scale_tile(beta, part);
     if (a.cols == 0 || alpha == 0) return;
     accumulate_tile<T>(alpha, a.row_range(tile.row_begin, tile.row_end), b.col_range(tile.col_begin, tile.col_end),
-                           part, [&](auto... arguments) { product(worker, arguments...); });
+                       part, [&](auto... arguments) { product(worker, arguments...); });
   });
 }
 

@@ -1,0 +1,62 @@
+// How far a fused step is from the time that its bytes need: goals, so both run in turns.
+#include "lowrank/lowrank.hpp"
+#include "support/moving_bytes.hpp"
+#include "support/numbers.hpp"
+#include "support/turns.hpp"
+
+namespace {
+
+using namespace lowrank;
+
+struct layer {
+  host_executor exec;
+  adamw optimizer{};
+  matrix<float> g, w;
+  adamw::state<host_space> memory;
+  matrix<float> a, b, c, d;  ///< what the loop moves: arrays of its own
+
+  explicit layer(benchmark::State const& state)
+      : exec{{.threads = static_cast<int>(state.range(1))}},
+        g{bench::gaussian_matrix(exec, {state.range(0), state.range(0)}, 1, 1e-3F)},
+        w{bench::gaussian_matrix(exec, g.shape(), 2, 0.02F)},
+        memory{optimizer.init(exec, g.shape(), 1)},
+        a{g.shape()},
+        b{g.shape()},
+        c{g.shape()},
+        d{g.shape()} {
+    exec.reserve(optimizer.workspace_bytes(fp32_weight<>{w.view()}));
+  }
+  void step() {
+    optimizer.step(exec, memory, w.view(), bench::read(g), {.learning_rate = 1e-6F, .weight_decay = 0.01F});
+  }
+  void move() { bench::adam_shaped_loop(exec, a.data(), b.data(), c.data(), d.data(), a.shape().size()); }
+};
+
+/// first: a step of AdamW, which reads the gradient once to see that it is finite and then passes over everything once.
+/// second: a loop that reads one array, then a loop that moves 28 bytes an element; together the same 32.
+void adamw_step_and_its_bytes(benchmark::State& state) {
+  layer it{state};
+  bench::compare(state, [&] { it.step(); },
+                 [&] {
+                   bench::read_loop(it.exec, it.a.data(), it.a.shape().size());
+                   it.move();
+                 });
+}
+/// first: the fused pass alone. second: the loop that moves the same 28 bytes an element.
+void adamw_pass_and_its_bytes(benchmark::State& state) {
+  layer it{state};
+  it.step();  // leaves a record of the step in the state
+  bench::compare(state,
+                 [&] { it.optimizer.rule.apply(it.exec, it.memory.rule, bench::read(it.g), it.w.view(), it.memory.record.data()); },
+                 [&] { it.move(); });
+}
+void sizes(benchmark::internal::Benchmark* b) {
+  b->ArgsProduct({{2048, 4096}, {1, 2}})->ArgNames({"size", "threads"})->Iterations(41);
+  b->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+BENCHMARK(adamw_step_and_its_bytes)->Apply(sizes);
+BENCHMARK(adamw_pass_and_its_bytes)->Apply(sizes);
+
+}  // namespace
+
+BENCHMARK_MAIN();

@@ -1,0 +1,297 @@
+/// @file
+/// Trains the model once with one optimizer: steps, validation, checkpoints, and what there is to report.
+#pragma once
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include "data.hpp"
+#include "demo_settings.hpp"
+#include "generate.hpp"
+#include "lowrank/io/checkpoint.hpp"
+#include "lowrank/optim/by_name.hpp"
+#include "lowrank/optim/parameter_set.hpp"
+#include "lowrank/optim/presets.hpp"
+#include "lowrank/optim/schedule.hpp"
+#include "model.hpp"
+#include "progress.hpp"
+#include "run_result.hpp"
+
+namespace llama {
+
+/// Set by Ctrl-C: the step in progress ends, a checkpoint is written, the run stops.
+inline volatile std::sig_atomic_t interrupted = 0;
+/// Bytes of library memory alive, as counted by the program's own `operator new`.
+[[nodiscard]] index_t allocated_bytes() noexcept;
+
+/// Peak resident memory since `reset`, as the operating system counts it.
+struct peak_memory {
+  static void reset() { std::ofstream{"/proc/self/clear_refs"} << "5"; }
+  [[nodiscard]] static index_t bytes() {
+    std::ifstream status{"/proc/self/status"};
+    for (std::string word; status >> word;)
+      if (word == "VmHWM:") {
+        index_t kib = 0;
+        status >> kib;
+        return kib * 1024;
+      }
+    return 0;
+  }
+};
+
+template <class Executor>
+class training_run {
+ public:
+  training_run(Executor& exec, demo_settings const& settings, std::string optimizer, lowrank::by_name_context<Executor> context)
+      : exec_{exec},
+        settings_{settings},
+        name_{std::move(optimizer)},
+        context_{std::move(context)},
+        text_{read_bytes(settings.text)},
+        model_{settings.model},
+        memory_{settings.model, settings.batch, settings.model.sequence, pass::training},
+        batch_{settings.batch, settings.model.sequence},
+        schedule_{.warmup = settings.warmup, .total = settings.steps, .floor = settings.floor} {
+    schedule_.check();
+    result_.name = name_;
+    result_.learning_rate = is_low_rank() ? settings.galore_rate : settings.adamw_rate;
+    initialise(exec_, model_, {.seed = settings.seed});
+    index_t const before = allocated_bytes();
+    set_.emplace(groups(), settings.micro_batches > 1 ? lowrank::micro_batches::many : lowrank::micro_batches::one);
+    for (index_t i = 0; i < model_.count(); ++i)
+      set_->add(exec_, model_[i].name, lowrank::fp32_weight<>{model_.weight(i)});
+    result_.optimizer_bytes_counted = allocated_bytes() - before;
+    choose_forms();
+    exec_.reserve(set_->workspace_bytes(memory_.tokens()));
+    describe();
+  }
+
+  run_result run() {
+    index_t step = settings_.resume ? load() : 0;
+    if (step < settings_.steps) {
+      progress bar{name_, settings_.steps};
+      double const began = now();
+      for (index_t const first = step; step < settings_.steps && interrupted == 0;) {
+        train_step(step++);
+        bool const last = step == settings_.steps;
+        if (last || step % settings_.validate_every == 0) validate(step);
+        if (settings_.checkpoint_every > 0 && (last || step % settings_.checkpoint_every == 0)) save(step);
+        double const each = (now() - began) / static_cast<double>(step - first);
+        bar.show(step, static_cast<double>(result_.history.loss.back()), result_.tokens_per_second(),
+                 each * static_cast<double>(settings_.steps - step));
+      }
+    }
+    result_.finished = step == settings_.steps;
+    if (!result_.finished) {
+      save(step);
+      return result_;
+    }
+    result_.validation_loss = static_cast<double>(result_.history.validation_loss.back());
+    result_.peak_rss = peak_memory::bytes();
+    result_.sample = sample_text();
+    return result_;
+  }
+  [[nodiscard]] std::string checkpoint_path() const { return settings_.checkpoint + "-" + name_ + ".safetensors"; }
+
+ private:
+  [[nodiscard]] bool is_low_rank() const { return name_.starts_with("galore"); }
+
+  /// GaLore on attention and feed-forward matrices, AdamW on the rest (embedding, head, norms) at scale times the
+  /// learning rate, so that one number is tuned for both kinds of run.
+  [[nodiscard]] std::vector<lowrank::parameter_group<Executor>> groups() const {
+    std::vector<lowrank::parameter_group<Executor>> out;
+    lowrank::parameter_options options{.weight_decay = static_cast<float>(settings_.weight_decay)};
+    if (is_low_rank()) {
+      std::string text = "rank=" + std::to_string(settings_.rank) + ", update_proj_gap=" + std::to_string(settings_.gap) +
+                         ", scale=" + std::to_string(settings_.scale) + ", finder=" + settings_.finder +
+                         ", measure=at_refresh, seed=" + std::to_string(settings_.seed);
+      if (name_ == "galore_adamw") text += ", epsilon=corrected_root, decay=before, eps=1e-8";
+      if (settings_.micro_batches > 1) text += ", accumulate=projected";
+      if (!settings_.galore_options.empty()) text += ", " + settings_.galore_options;
+      auto const chosen = lowrank::by_name<Executor>(name_, lowrank::option_list{text}, context_);
+      out.push_back({lowrank::matrices_named({"_proj."}), chosen.make, options});
+      options.learning_rate_scale = settings_.scale;
+    }
+    std::string const rest = is_low_rank() ? "adamw" : name_;
+    out.push_back({lowrank::every_parameter, lowrank::by_name<Executor>(rest, lowrank::option_list{}).make, options});
+    return out;
+  }
+  /// Factored gradients where asked for, or where products with them take fewer flops.
+  void choose_forms() {
+    std::vector<gradient_form> forms(static_cast<std::size_t>(model_.count()), gradient_form::dense);
+    for (index_t i = 0; i < model_.count(); ++i) {
+      auto const& optimizer = set_->optimizer(i);
+      if (!model_[i].is_linear() || !optimizer.takes_factored() || settings_.gradient == gradient_choice::dense) continue;
+      if (settings_.gradient == gradient_choice::automatic && (settings_.clip > 0 || settings_.finder == "svd" || !saves(model_[i].shape, optimizer.rank()))) continue;
+      forms[static_cast<std::size_t>(i)] = gradient_form::factored;
+      ++result_.factored;
+    }
+    gradients_.emplace(model_, forms, settings_.update == update_mode::per_layer ? gradient_storage::one_at_a_time : gradient_storage::kept);
+  }
+  [[nodiscard]] bool saves(lowrank::extents shape, index_t r) const {
+    index_t const t = memory_.tokens();
+    return t * r * (shape.rows + shape.cols) < t * shape.size() + r * shape.size();
+  }
+  [[nodiscard]] lowrank::any_gradient<Executor> gradient(index_t i) {
+    if (gradients_->form(i) == gradient_form::factored) return factored_gradient(memory_, model_[i]);
+    return lowrank::matrix_view<float const>(gradients_->dense(i));
+  }
+
+  void train_step(index_t step) {
+    double const began = now();
+    double optimizing = 0, loss = 0;
+    auto const timed = [&](auto const& work) {
+      double const start = now();
+      work();
+      optimizing += now() - start;
+    };
+    index_t const refreshes_before = refreshes();
+    index_t const many = settings_.micro_batches;
+    lowrank::set_options const options{.learning_rate = static_cast<float>(result_.learning_rate * schedule_.factor(step)),
+                                       .grad_scale = 1.0F / static_cast<float>(many),
+                                       .clip_norm = settings_.clip};
+    for (index_t micro = 0; micro < many; ++micro) {
+      text_.training_windows(settings_.seed, static_cast<std::uint32_t>(step), batch_, static_cast<std::uint32_t>(micro));
+      bool const layered = settings_.update == update_mode::per_layer, last = micro + 1 == many;
+      auto const on_gradient = [&](index_t i) {
+        if (!layered) return;
+        timed([&] {
+          if (many == 1) {
+            set_->step_one(exec_, i, gradient(i), options);
+          } else {
+            set_->accumulate_one(exec_, i, gradient(i));
+            if (last) set_->step_one_accumulated(exec_, i, options);
+          }
+        });
+      };
+      loss += loss_and_gradients(exec_, model_, batch_.view(), memory_, *gradients_, {}, on_gradient) / static_cast<double>(many);
+      if (layered) continue;
+      for (index_t i = 0; i < model_.count(); ++i) all_[static_cast<std::size_t>(i)] = gradient(i);
+      timed([&] {
+        if (many == 1) set_->step(exec_, all_, options);
+        else set_->accumulate(exec_, all_);
+        if (many > 1 && last) set_->step_accumulated(exec_, options);
+      });
+    }
+    auto& h = result_.history;
+    h.loss.push_back(static_cast<float>(loss));
+    h.refreshes.push_back(static_cast<float>(refreshes() - refreshes_before));
+    h.captured.push_back(static_cast<float>(mean_captured()));
+    h.optimizer_seconds.push_back(static_cast<float>(optimizing));
+    h.step_seconds.push_back(static_cast<float>(now() - began));
+  }
+  [[nodiscard]] index_t refreshes() const {
+    index_t sum = 0;
+    for (index_t i = 0; i < set_->size(); ++i) sum += set_->optimizer(i).refreshes();
+    return sum;
+  }
+  [[nodiscard]] double mean_captured() const {
+    double sum = 0, count = 0;
+    for (index_t i = 0; i < set_->size(); ++i)
+      if (double const share = set_->optimizer(i).captured(); share >= 0) sum += share, ++count;
+    return count > 0 ? sum / count : -1;
+  }
+  void validate(index_t step) {
+    double sum = 0;
+    for (index_t i = 0; i < settings_.validation_batches; ++i) {
+      text_.validation_windows(i, settings_.validation_batches, batch_);
+      sum += mean_loss(exec_, model_, batch_.view(), memory_);
+    }
+    auto& h = result_.history;
+    h.validation_step.push_back(static_cast<float>(step));
+    h.validation_loss.push_back(static_cast<float>(sum / static_cast<double>(settings_.validation_batches)));
+    h.validation_seconds.push_back(static_cast<float>(result_.training_seconds()));
+  }
+
+  void describe() {
+    auto& r = result_;
+    r.tokens_per_step = memory_.tokens() * settings_.micro_batches;
+    r.parameters = static_cast<index_t>(model_.flat().size());
+    r.weight_bytes = model_.bytes();
+    r.gradient_bytes = gradients_->bytes();
+    r.activation_bytes = memory_.bytes();
+    r.workspace_bytes = exec_.bytes();
+    r.optimizer_bytes = set_->bytes();
+    for (index_t i = 0; i < set_->size(); ++i) {
+      if (set_->optimizer(i).rank() == 0) continue;
+      r.low_rank_bytes += set_->optimizer(i).bytes();
+      r.low_rank_adamw_bytes += lowrank::adamw{}.bytes(model_[i].shape);
+    }
+    all_.resize(static_cast<std::size_t>(model_.count()));
+  }
+  [[nodiscard]] std::string sample_text() {
+    std::string const prompt = "\n";
+    std::vector<std::int32_t> tokens(prompt.begin(), prompt.end());
+    activations<float> memory{settings_.model, 1, settings_.model.sequence, pass::inference};
+    generate(exec_, model_, memory, tokens, {.count = settings_.sample, .temperature = 0.8, .seed = settings_.seed});
+    std::string out;
+    for (auto const token : tokens) out += static_cast<char>(token);
+    return out;
+  }
+
+  /// Everything a run with these settings depends on: a checkpoint of another run is refused.
+  [[nodiscard]] std::string identity() const {
+    std::ostringstream out;
+    auto const& m = settings_.model;
+    out << name_ << " text " << std::filesystem::file_size(settings_.text) << " model " << m.width << " " << m.layers << " " << m.heads << " "
+        << m.kv_heads << " " << m.ffn << " " << m.sequence << " " << static_cast<int>(m.head) << " steps " << settings_.steps << " batch "
+        << settings_.batch << "x" << settings_.micro_batches << " seed " << settings_.seed << " rate " << result_.learning_rate << " warmup "
+        << settings_.warmup << " floor " << settings_.floor << " clip " << settings_.clip << " decay " << settings_.weight_decay;
+    if (is_low_rank())
+      out << " rank " << settings_.rank << " gap " << settings_.gap << " scale " << settings_.scale << " finder " << settings_.finder
+          << " " << settings_.galore_options;
+    return out.str();
+  }
+  void save(index_t step) const {
+    lowrank::checkpoint_writer out;
+    out.add("optimizer", *set_);
+    for (index_t i = 0; i < model_.count(); ++i) out.add_tensor("model." + model_[i].name, lowrank::matrix_view<float const>(model_.weight(i)));
+    run_history::visit(result_.history, [&](std::string const& name, std::vector<float> const& curve) {
+      out.add_tensor("history." + name, std::span<float const>{curve});
+    });
+    out.add_scalar("step", step);
+    out.add_metadata("run", identity());
+    std::filesystem::create_directories(std::filesystem::path{checkpoint_path()}.parent_path());
+    out.write(checkpoint_path());
+  }
+  /// The step to go on with; 0 where there is no checkpoint.
+  [[nodiscard]] index_t load() {
+    if (!std::filesystem::exists(checkpoint_path())) return 0;
+    lowrank::checkpoint_reader in{checkpoint_path()};
+    auto const run = in.metadata().find("run");
+    lowrank::require<lowrank::io_error>(run != in.metadata().end() && run->second == identity(), "llama::training_run", checkpoint_path(),
+                                        " belongs to another run: it is of \"", run == in.metadata().end() ? "?" : run->second,
+                                        "\", this one is \"", identity(), "\"");
+    in.load("optimizer", *set_);
+    for (index_t i = 0; i < model_.count(); ++i) in.read("model." + model_[i].name, model_.weight(i));
+    run_history::visit(result_.history, [&](std::string const& name, std::vector<float>& curve) {
+      for (auto const& tensor : in.tensors())
+        if (tensor.name == "history." + name) curve.resize(static_cast<std::size_t>(tensor.bytes()) / sizeof(float));
+      in.read("history." + name, std::span<float>{curve});
+    });
+    auto const step = in.template read_scalar<index_t>("step");
+    in.require_all_read();
+    return step;
+  }
+
+  Executor& exec_;
+  demo_settings const& settings_;
+  std::string name_;
+  lowrank::by_name_context<Executor> context_;
+  corpus text_;
+  parameters<float> model_;
+  activations<float> memory_;
+  windows batch_;
+  lowrank::schedule::warmup_cosine schedule_;
+  std::optional<lowrank::parameter_set<Executor>> set_;
+  std::optional<gradients<float>> gradients_;
+  std::vector<lowrank::any_gradient<Executor>> all_;
+  run_result result_;
+};
+
+/// Runs on one backend; each in a translation unit of its own, because decompositions take long to compile.
+[[nodiscard]] run_result run_on_eigen(demo_settings const& settings, std::string const& optimizer);
+[[nodiscard]] run_result run_on_blas(demo_settings const& settings, std::string const& optimizer);
+
+}  // namespace llama

@@ -1,0 +1,10 @@
+#include "support/decompositions.hpp"
+
+#include "lowrank/linalg/host/eigen_decompositions.hpp"
+
+namespace lowrank {
+
+template svd_status exact_svd(host_executor&, matrix_view<float const>, svd_output<> const&);
+template void householder_qr(host_executor&, matrix_view<float const>, matrix_view<float>);
+
+}  // namespace lowrank
