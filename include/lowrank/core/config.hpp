@@ -11,11 +11,19 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define LOWRANK_INLINE inline __attribute__((always_inline))
+/// A function that is hardly ever called: small and out of the way.
+#define LOWRANK_COLD __attribute__((cold, noinline))
 /// Asks for the line of memory at an address that may lie outside of any object.
 #define LOWRANK_PREFETCH(address) __builtin_prefetch(reinterpret_cast<void const*>(address))
 #else
 #define LOWRANK_INLINE inline
+#define LOWRANK_COLD
 #define LOWRANK_PREFETCH(address) static_cast<void>(address)
+#endif
+
+#if defined(__FP_FAST_FMAF) || defined(__CUDACC__)
+/// A fused multiply-add of floats is one instruction, not a call into the C library.
+#define LOWRANK_HAS_FMA 1
 #endif
 
 #include <cstdint>

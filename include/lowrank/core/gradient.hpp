@@ -38,11 +38,26 @@ inline constexpr bool is_dense_gradient<matrix_view<float, Space>> = true;
 /// What optimizers accept as a gradient: something with a shape that can be flipped and multiplied with
 /// (linalg/gradient_products.hpp). Only what needs single elements of G asks for `is_dense_gradient`.
 template <class G>
-concept gradient = memory_space<typename G::space> && requires(G const g) {
+concept gradient = memory_space<typename G::space> && !std::same_as<G, matrix_view<float, typename G::space>> &&
+                   requires(G const g) {
   { g.shape() } -> std::same_as<extents>;
   { g.t() } -> std::same_as<G>;
 };
 static_assert(gradient<matrix_view<float const>> && gradient<outer_product<device_space>>);
+
+/// What callers may pass: a gradient, or a dense one that they happen to hold as a writable view.
+template <class G>
+concept gradient_argument = gradient<G> || std::same_as<G, matrix_view<float, typename G::space>>;
+
+/// The argument as a gradient.
+template <gradient G>
+[[nodiscard]] constexpr G as_gradient(G const& g) noexcept {
+  return g;
+}
+template <memory_space Space>
+[[nodiscard]] constexpr matrix_view<float const, Space> as_gradient(matrix_view<float, Space> g) noexcept {
+  return g;
+}
 
 /// Rows that the factors of a gradient share; 0 for a dense one. Scratch of products grows with it.
 template <gradient G>

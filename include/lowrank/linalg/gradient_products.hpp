@@ -55,8 +55,9 @@ inline constexpr index_t norm_panel = 64;
 /// Scratch of `squared_norm` of a gradient of that shape over `tokens` rows (0: dense).
 [[nodiscard]] constexpr index_t gradient_norm_bytes(extents g, index_t tokens) noexcept {
   if (tokens == 0) return 0;
-  index_t const widest = detail::norm_by_tokens(g, tokens) ? 2 * scratch_bytes<float>(detail::norm_panel * tokens)
-                                                           : scratch_bytes<float>(detail::norm_panel * g.cols);
+  index_t const widest = detail::norm_by_tokens(g, tokens)
+                             ? 2 * scratch_bytes<float>(std::min(detail::norm_panel, tokens) * tokens)
+                             : scratch_bytes<float>(std::min(detail::norm_panel, g.rows) * g.cols);
   return widest + scratch_bytes<double>(2);
 }
 

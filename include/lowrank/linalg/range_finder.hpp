@@ -4,8 +4,8 @@
 
 #include <limits>
 
+#include "lowrank/linalg/detail/eigen_workspace.hpp"
 #include "lowrank/linalg/gradient_products.hpp"
-#include "lowrank/linalg/host/symmetric_eigen.hpp"
 #include "lowrank/linalg/orthonormalize.hpp"
 
 namespace lowrank {

@@ -90,8 +90,8 @@ struct named_transport {
   out.beta2 = o.take("beta2", out.beta2);
   out.epsilon = o.take("eps", out.epsilon);
   for (auto const* variant : {"amsgrad", "maximize"})
-    require(!o.take_switch(variant, false), "by_name", "adam's ", variant, " is not available");
-  out.correction = o.take_switch("correct_bias", true) ? rule::bias_correction::on : rule::bias_correction::off;
+    require(!o.take_switch(variant), "by_name", "adam's ", variant, " is not available");
+  out.correction = o.take_switch("correct_bias", "true") ? rule::bias_correction::on : rule::bias_correction::off;
   out.epsilon_added_to = o.take_choice<rule::epsilon_form>(
       "epsilon", {{"corrected_root", rule::epsilon_form::corrected_root}, {"raw_root", rule::epsilon_form::raw_root}}, out.epsilon_added_to);
   return out;
@@ -106,17 +106,17 @@ struct named_transport {
     one.set("beta1", beta1);
     out.beta1 = one.take("beta1", 0.0);
   }
-  out.scaling = o.take_switch("scale_parameter", false) ? rule::parameter_scaling::on : rule::parameter_scaling::off;
-  require(!o.take_switch("relative_step", false) && !o.take_switch("warmup_init", false), "by_name",
+  out.scaling = o.take_switch("scale_parameter") ? rule::parameter_scaling::on : rule::parameter_scaling::off;
+  require(!o.take_switch("relative_step") && !o.take_switch("warmup_init"), "by_name",
           "adafactor's relative_step and warmup_init are schedules; give learning rates instead");
   return out;
 }
 [[nodiscard]] inline rule::sgd named_sgd(option_list& o, decay_order decay) {
   rule::sgd out;
-  require(!o.take_switch("maximize", false), "by_name", "sgd's maximize is not available");
+  require(!o.take_switch("maximize"), "by_name", "sgd's maximize is not available");
   out.momentum = o.take("momentum", 0.0);
   out.dampening = o.take("dampening", 0.0);
-  out.form = o.take_switch("nesterov", false) ? rule::momentum_form::nesterov : rule::momentum_form::heavy_ball;
+  out.form = o.take_switch("nesterov") ? rule::momentum_form::nesterov : rule::momentum_form::heavy_ball;
   out.decay = decay;
   return out;
 }
@@ -128,10 +128,9 @@ struct named_transport {
 
 /// Overrides where decay acts, if the options do.
 template <class Rule>
-[[nodiscard]] Rule with_named_decay(option_list& o, Rule rule, bool coupled_is_legal) {
-  std::vector<std::pair<std::string_view, decay_order>> choices{{"before", decay_order::before}, {"after", decay_order::after}};
-  if (coupled_is_legal) choices.emplace_back("coupled", decay_order::coupled);
-  rule.decay = o.take_choice("decay", choices, rule.decay);
+[[nodiscard]] Rule with_named_decay(option_list& o, Rule rule) {
+  rule.decay = o.take_choice<decay_order>(
+      "decay", {{"before", decay_order::before}, {"after", decay_order::after}, {"coupled", decay_order::coupled}}, rule.decay);
   return rule;
 }
 

@@ -50,9 +50,10 @@ struct full_rank {
   }
 
   /// One step. Throws before anything is written; bad numbers skip the step.
-  template <executor E, weight_view<E> W, gradient G>
-  step_status step(E& exec, state<typename E::space>& s, W const& weight, G const& g, step_options const& options) const {
-    static_assert(is_dense_gradient<G>, "lowrank: a full-rank step needs the dense gradient");
+  template <executor E, weight_view<E> W, gradient_argument G>
+  step_status step(E& exec, state<typename E::space>& s, W const& weight, G const& given, step_options const& options) const {
+    auto const g = as_gradient(given);
+    static_assert(is_dense_gradient<std::remove_const_t<decltype(g)>>, "lowrank: a full-rank step needs the dense gradient");
     detail::check_options(options, "full_rank::step");
     detail::check_weight(s.weight, weight, "full_rank::step");
     detail::check_gradient(s.weight, g, "full_rank::step");
@@ -79,7 +80,7 @@ struct full_rank {
     descend(exec, s, weight, g, record, key_of(call, s));
     return step_status::stepped;
   }
-  template <executor E, gradient G>
+  template <executor E, gradient_argument G>
   step_status step(E& exec, state<typename E::space>& s, view_of<E> weight, G const& g, step_options const& options) const {
     return step(exec, s, fp32_weight<typename E::space>{weight}, g, options);
   }

@@ -98,9 +98,9 @@ struct low_rank {
   [[nodiscard]] state<typename E::space> init(E& exec, extents weight, std::uint32_t tensor) const;
 
   /// One step. Bad use throws before anything is written; bad numbers skip the step or keep the basis, as the status says.
-  template <executor E, weight_view<E> W, gradient G>
+  template <executor E, weight_view<E> W, gradient_argument G>
   step_status step(E& exec, state<typename E::space>& s, W const& weight, G const& g, step_options const& options) const;
-  template <executor E, gradient G>
+  template <executor E, gradient_argument G>
   step_status step(E& exec, state<typename E::space>& s, view_of<E> weight, G const& g, step_options const& options) const {
     return step(exec, s, fp32_weight<typename E::space>{weight}, g, options);
   }
@@ -110,7 +110,7 @@ struct low_rank {
     return s.has_basis == 0 || s.retry != 0 || refresh.due(s.refresh, s.calls);
   }
   /// Adds a micro-batch in the subspace: exact, because projection is linear. The first of a step asks for the refresh.
-  template <executor E, gradient G>
+  template <executor E, gradient_argument G>
   void accumulate(E& exec, state<typename E::space>& s, G const& g) const;
   /// The step of everything accumulated since the last one. The gradient is the sum: give grad_scale = 1 / micro-batches
   /// for the mean.

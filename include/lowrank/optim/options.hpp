@@ -54,8 +54,8 @@ class option_list {
     return text.empty() ? otherwise : number<index_t>(name, text);
   }
   /// true/false in the spellings of Python, JSON and numbers.
-  [[nodiscard]] bool take_switch(std::string_view name, bool otherwise) {
-    auto const text = take(name, otherwise ? "true" : "false");
+  [[nodiscard]] bool take_switch(std::string_view name, std::string_view otherwise = "false") {
+    auto const text = take(name, otherwise);
     if (text == "true" || text == "True" || text == "1") return true;
     require(text == "false" || text == "False" || text == "0", "option_list", "option \"", name, "\" must be true or false, got \"", text, "\"");
     return false;

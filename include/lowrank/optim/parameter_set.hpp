@@ -2,6 +2,8 @@
 /// A whole model: named parameters, which of them live in a subspace, and the step of all of them.
 #pragma once
 
+#include <algorithm>
+#include <span>
 #include <string>
 #include <unordered_set>
 

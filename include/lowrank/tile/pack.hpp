@@ -8,8 +8,11 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__AVX512F__) || defined(__AVX__) || defined(__SSE2__)
+// The whole of immintrin.h costs half a second of compile time, so only where it is needed.
+#if defined(__AVX512F__) || defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 #include "lowrank/core/config.hpp"
@@ -97,7 +100,7 @@ using pack = float_pack<LOWRANK_PACK_WIDTH>;
 
 // The same operations for a scalar formula, so that one formula serves both.
 [[nodiscard]] LOWRANK_HD inline float fused_multiply_add(float a, float b, float c) noexcept {
-#if defined(__FP_FAST_FMAF) || defined(__CUDACC__)
+#if defined(LOWRANK_HAS_FMA)
   return std::fma(a, b, c);
 #else
   return a * b + c;  // rounded as often as packs round it, and no call into the C library

@@ -21,10 +21,10 @@ inline constexpr index_t blas_tile = 1024;
 template <class T>
 void blas_tile_product(T alpha, unit_stride<T const> a, unit_stride<T const> b, unit_stride<T> c, extents shape,
                        index_t depth) {
-  auto const order = [](bool row_major) { return row_major ? CblasTrans : CblasNoTrans; };
+  auto const order = [](unit_stride<T const> operand) { return operand.row_major ? CblasTrans : CblasNoTrans; };
   auto const size = [](index_t x) { return static_cast<int>(x); };
   auto const call = [&](auto gemm) {
-    gemm(CblasColMajor, order(a.row_major), order(b.row_major), size(shape.rows), size(shape.cols), size(depth), alpha,
+    gemm(CblasColMajor, order(a), order(b), size(shape.rows), size(shape.cols), size(depth), alpha,
          a.data, size(a.leading), b.data, size(b.leading), T{1}, c.data, size(c.leading));
   };
   if constexpr (sizeof(T) == sizeof(float)) call(&cblas_sgemm);

@@ -84,33 +84,37 @@ template <executor E, class Rule>
   return factory_of<E>(full_rank<Rule>{.rule = rule, .seed = static_cast<std::uint64_t>(o.take("seed", index_t{0}))});
 }
 
+/// Throws where `known_optimizers` does not have the name.
+template <executor E>
+[[nodiscard]] optimizer_factory<E> factory_by_name(std::string_view name, option_list& o, by_name_context<E> const& context) {
+  using adam = rule::adam_formula;
+  auto const named = [&](adam convention) { return with_named_decay(o, named_adam(o, convention)); };
+  auto const whole = [&](auto rule) { return full_rank_by_options<E>(o, rule); };
+  auto const galore = [&](auto rule) { return galore_by_options<E>(o, rule, context); };
+  if (name == "adamw" || name == "adamw_torch") return whole(named(adam::torch_adamw()));
+  if (name == "adam") return whole(named(adam::torch_adam()));
+  if (name == "galore_adamw") return galore(named(adam::galore()));
+  if (name == "adafactor") return whole(with_named_decay(o, named_adafactor(o)));
+  if (name == "galore_adafactor") return galore(with_named_decay(o, named_adafactor(o)));
+  if (name == "lion") return whole(with_named_decay(o, named_lion(o)));
+  if (name == "galore_lion") return galore(with_named_decay(o, named_lion(o)));
+  if (name == "sgd") return whole(with_named_decay(o, named_sgd(o, decay_order::coupled)));
+  if (name == "galore_sgd") return galore(with_named_decay(o, named_sgd(o, decay_order::before)));
+  std::string known;
+  for (auto const one : known_optimizers()) known += (known.empty() ? "" : ", ") + std::string{one};
+  throw argument_error{join("lowrank::by_name: unknown optimizer \"", name, "\"; known are ", known)};
+}
+
 }  // namespace detail
 
 template <executor E>
-named_optimizer<E> by_name(std::string_view name, option_list o, by_name_context<E> const& context) {
-  using namespace detail;
-  named_optimizer<E> out;
-  out.low_rank = name.starts_with("galore_");
-  double const decay = o.take("weight_decay", 0.0);
+named_optimizer<E> by_name(std::string_view name, option_list options, by_name_context<E> const& context) {
+  double const decay = options.take("weight_decay", 0.0);
   require(is_finite(static_cast<float>(decay)) && decay >= 0, "by_name", "weight_decay must be finite and >= 0, got ", decay);
-  out.weight_decay = static_cast<float>(decay);
-  bool const full = !out.low_rank;
-  auto const adam = [&](rule::adam_formula convention) { return with_named_decay(o, named_adam(o, convention), full); };
-  if (name == "adamw" || name == "adamw_torch") out.make = full_rank_by_options<E>(o, adam(rule::adam_formula::torch_adamw()));
-  else if (name == "adam") out.make = full_rank_by_options<E>(o, adam(rule::adam_formula::torch_adam()));
-  else if (name == "galore_adamw") out.make = galore_by_options<E>(o, adam(rule::adam_formula::galore()), context);
-  else if (name == "adafactor") out.make = full_rank_by_options<E>(o, with_named_decay(o, named_adafactor(o), false));
-  else if (name == "galore_adafactor") out.make = galore_by_options<E>(o, with_named_decay(o, named_adafactor(o), false), context);
-  else if (name == "lion") out.make = full_rank_by_options<E>(o, with_named_decay(o, named_lion(o), true));
-  else if (name == "galore_lion") out.make = galore_by_options<E>(o, with_named_decay(o, named_lion(o), false), context);
-  else if (name == "sgd") out.make = full_rank_by_options<E>(o, with_named_decay(o, named_sgd(o, decay_order::coupled), true));
-  else if (name == "galore_sgd") out.make = galore_by_options<E>(o, with_named_decay(o, named_sgd(o, decay_order::before), false), context);
-  else {
-    std::string known;
-    for (auto const one : known_optimizers()) known += (known.empty() ? "" : ", ") + std::string{one};
-    throw argument_error{join("lowrank::by_name: unknown optimizer \"", name, "\"; known are ", known)};
-  }
-  o.require_empty(name);
+  named_optimizer<E> out{.make = detail::factory_by_name<E>(name, options, context),
+                         .weight_decay = static_cast<float>(decay),
+                         .low_rank = name.starts_with("galore_")};
+  options.require_empty(name);
   return out;
 }
 

@@ -65,16 +65,15 @@ auto LOWRANK_COMPOSED::init(E& exec, extents weight, std::uint32_t tensor) const
   extents const g = facing(side_of(weight), weight);
   index_t const r = rank_of(weight);
   extents const inner = map<host_space>::inner(g, r);
-  state<typename E::space> s;
-  s.weight = weight;
-  s.facing_side = side_of(weight);
-  s.rank = r;
-  s.tensor = tensor;
-  s.refresh = refresh.init(tensor);
-  s.store = store<typename E::space>::init(g, r);
-  s.rule = rule.init(exec, facing(s.facing_side, inner));
-  if (accumulate_in == accumulation::projected) s.accumulated = buffer<float, typename E::space>(inner.size());
-  return s;
+  index_t const buffered = accumulate_in == accumulation::projected ? inner.size() : 0;
+  return {.weight = weight,
+          .facing_side = side_of(weight),
+          .rank = r,
+          .tensor = tensor,
+          .refresh = refresh.init(tensor),
+          .store = store<typename E::space>::init(g, r),
+          .rule = rule.init(exec, facing(side_of(weight), inner)),
+          .accumulated = buffer<float, typename E::space>(buffered)};
 }
 
 LOWRANK_COMPOSITION
@@ -133,9 +132,10 @@ bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, i
 }
 
 LOWRANK_COMPOSITION
-template <executor E, weight_view<E> W, gradient G>
-step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const& weight, G const& g,
+template <executor E, weight_view<E> W, gradient_argument G>
+step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const& weight, G const& given,
                                    step_options const& options) const {
+  auto const g = as_gradient(given);
   static_assert(has_products<E>, "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
   detail::check_options(options, "low_rank::step");
   detail::check_weight(s.weight, weight, "low_rank::step");
@@ -196,8 +196,9 @@ void LOWRANK_COMPOSED::measure_captured(E& exec, state<typename E::space>& s, G 
 }
 
 LOWRANK_COMPOSITION
-template <executor E, gradient G>
-void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const& g) const {
+template <executor E, gradient_argument G>
+void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const& given) const {
+  auto const g = as_gradient(given);
   static_assert(!reads_gradient, "lowrank: this residual needs the whole gradient in every step, so it cannot be accumulated in the subspace");
   require<state_error>(accumulate_in == accumulation::projected, "low_rank::accumulate",
                        "set accumulate_in = accumulation::projected before init");
