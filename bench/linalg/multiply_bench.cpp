@@ -26,10 +26,18 @@ void multiply_shape(benchmark::State& state, product kind, extents weight, index
   double elements = md * nd + md * rd + rd * nd, flops = 2 * md * nd * rd;
   for (auto _ : state) {
     switch (kind) {
-      case product::square: multiply(exec, 1.0F, g.view(), p.view(), 0.0F, w.view()); break;
-      case product::project: multiply(exec, 1.0F, g.view().t(), p.view(), 0.0F, inner.view().t()); break;
-      case product::lift: multiply(exec, -1.0F, p.view(), bench::read(inner), 1.0F, w.view()), elements += md * nd; break;
-      case product::gram: gram(exec, p.view(), c.view()), elements = md * rd, flops = md * rd * rd; break;
+      case product::square:
+        multiply(exec, 1.0F, g.view(), p.view(), 0.0F, w.view());
+        break;
+      case product::project:
+        multiply(exec, 1.0F, g.view().t(), p.view(), 0.0F, inner.view().t());
+        break;
+      case product::lift:
+        multiply(exec, -1.0F, p.view(), bench::read(inner), 1.0F, w.view()), elements += md * nd;
+        break;
+      case product::gram:
+        gram(exec, p.view(), c.view()), elements = md * rd, flops = md * rd * rd;
+        break;
     }
     benchmark::ClobberMemory();
   }
@@ -40,13 +48,15 @@ template <class E>
 void add_products(std::string const& executor, int threads) {
   auto const end = bench::path({executor, bench::setting("threads", threads)});
   for (index_t const size : {512, 2048})
-    bench::add(bench::path({"square", std::to_string(size), end}),
-        [=](benchmark::State& s) { multiply_shape<E>(s, product::square, {size, size}, size, threads); });
+    bench::add(bench::path({"square", std::to_string(size), end}), [=](benchmark::State& s) {
+      multiply_shape<E>(s, product::square, {size, size}, size, threads);
+    });
   for (auto const& layer : bench::layers) {
     if (layer.weight.size() >= bench::huge || (threads == 1 && layer.weight.size() > 4 << 20)) continue;
-    for (auto const& [name, kind] : {std::pair{"project", product::project}, {"lift", product::lift}, {"gram", product::gram}})
+    for (auto const& [name, kind] :
+         {std::pair{"project", product::project}, {"lift", product::lift}, {"gram", product::gram}})
       bench::add(bench::path({name, bench::label(layer), bench::setting("rank", layer.rank()), end}),
-          [=](benchmark::State& s) { multiply_shape<E>(s, kind, layer.weight, layer.rank(), threads); });
+                 [=](benchmark::State& s) { multiply_shape<E>(s, kind, layer.weight, layer.rank(), threads); });
   }
 }
 

@@ -86,7 +86,8 @@ void add_all(std::string const& executor, int threads) {
     if (layer.weight.size() >= bench::huge || (large && threads == 1)) continue;
     auto const shape = layer.weight;
     auto const r = layer.rank();
-    auto const name = bench::path({bench::label(layer), bench::setting("rank", r), executor, bench::setting("threads", threads)});
+    auto const name =
+        bench::path({bench::label(layer), bench::setting("rank", r), executor, bench::setting("threads", threads)});
     if (!large) bench::add(bench::path({"exact", name}), [=](benchmark::State& s) { exact<E>(s, shape, r, threads); });
     if (large && shape.rows != shape.cols) continue;  // making 2048 x 5461 takes longer than it tells
     for (index_t const q : {0, 1, 2})

@@ -32,7 +32,8 @@ struct layer {
         w{bench::gaussian_matrix(exec, shape, 2, 0.02F)},
         memory{optimizer.init(exec, shape, 1)} {
     fp32_weight<> const weight{w.view()};
-    exec.reserve(std::max(optimizer.workspace_bytes(weight), tokens > 0 ? optimizer.workspace_bytes(weight, tokens) : 0));
+    exec.reserve(
+        std::max(optimizer.workspace_bytes(weight), tokens > 0 ? optimizer.workspace_bytes(weight, tokens) : 0));
   }
   template <gradient G>
   void step(G const& g) {
@@ -47,7 +48,8 @@ void galore_step_and_square_product(benchmark::State& state) {
   index_t const size = state.range(0), rank = size / 4, square = 2048;
   layer<E> it{static_cast<int>(state.range(1)), {size, size}, rank, 0};
   auto const g = bench::gaussian_matrix(it.exec, {size, size}, 1, 1e-3F);
-  auto const a = bench::gaussian_matrix(it.exec, {square, square}, 3), b = bench::gaussian_matrix(it.exec, {square, square}, 4);
+  auto const a = bench::gaussian_matrix(it.exec, {square, square}, 3),
+             b = bench::gaussian_matrix(it.exec, {square, square}, 4);
   matrix<float> c{square, square};
   bench::compare(
       state, [&] { multiply(it.exec, 1.0F, a.view(), b.view(), 0.0F, c.view()); }, [&] { it.step(g.view()); }, 1,
@@ -60,7 +62,8 @@ template <class E>
 void factored_and_dense_gradient(benchmark::State& state) {
   index_t const size = state.range(0), rank = state.range(1), tokens = state.range(2);
   layer<E> it{static_cast<int>(state.range(3)), {size, size}, rank, tokens};
-  auto const dy = bench::gaussian_matrix(it.exec, {tokens, size}, 1, 1e-3F), x = bench::gaussian_matrix(it.exec, {tokens, size}, 3);
+  auto const dy = bench::gaussian_matrix(it.exec, {tokens, size}, 1, 1e-3F),
+             x = bench::gaussian_matrix(it.exec, {tokens, size}, 3);
   matrix<float> g{size, size};
   auto const mnr = static_cast<double>(size * size * rank), mnt = static_cast<double>(size * size * tokens);
   double const dense = 2 * mnt + 4 * mnr, factored = 2.0 * static_cast<double>(tokens * rank * 2 * size) + 2 * mnr;
@@ -70,7 +73,10 @@ void factored_and_dense_gradient(benchmark::State& state) {
         multiply(it.exec, 1.0F, bench::read(dy).t(), x.view(), 0.0F, g.view());
         it.step(bench::read(g));
       },
-      [&] { it.step(outer_product<>{dy.view(), x.view()}); }, 1, factored / dense);
+      [&] {
+        it.step(outer_product<>{dy.view(), x.view()});
+      },
+      1, factored / dense);
   state.counters["flop_ratio"] = dense / factored;
   state.counters["speed_up"] = state.counters["ratio"] * dense / factored;
 }

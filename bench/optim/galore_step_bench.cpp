@@ -32,11 +32,13 @@ void step(benchmark::State& state, job const& it) {
   index_t const t = factored ? bench::tokens : 0;
   auto w = bench::gaussian_matrix(exec, it.shape, 1, 0.02F);
   auto const g = bench::gaussian_matrix(exec, factored ? extents{} : it.shape, 2, 1e-3F);
-  auto const dy = bench::gaussian_matrix(exec, {t, it.shape.rows}, 3, 1e-3F), x = bench::gaussian_matrix(exec, {t, it.shape.cols}, 4);
+  auto const dy = bench::gaussian_matrix(exec, {t, it.shape.rows}, 3, 1e-3F),
+             x = bench::gaussian_matrix(exec, {t, it.shape.cols}, 4);
   auto memory = optimizer.init(exec, it.shape, 1);
   exec.reserve(optimizer.workspace_bytes(fp32_weight<>{w.view()}, t));
   auto const step = [&] {
-    if (factored) return optimizer.step(exec, memory, w.view(), outer_product<>{dy.view(), x.view()}, {.learning_rate = 1e-6F});
+    if (factored)
+      return optimizer.step(exec, memory, w.view(), outer_product<>{dy.view(), x.view()}, {.learning_rate = 1e-6F});
     return optimizer.step(exec, memory, w.view(), g.view(), {.learning_rate = 1e-6F});
   };
   if (it.period > 1) step();  // the first basis
@@ -64,9 +66,14 @@ void add_layer(bench::layer const& layer, std::string const& executor, int threa
   constexpr auto never = index_t{1} << 40;
   for (auto const form : {gradient_form::dense, gradient_form::factored})
     for (auto const period : {never, index_t{1}}) {
-      auto const name = bench::path(
-          {period == 1 ? "refresh" : "step", form == gradient_form::dense ? "dense" : "factored", end});
-      bench::add(name, [=](benchmark::State& s) { step<E>(s, {layer.weight, layer.rank(), period, form, threads}); }, 0.1);
+      auto const name =
+          bench::path({period == 1 ? "refresh" : "step", form == gradient_form::dense ? "dense" : "factored", end});
+      bench::add(
+          name,
+          [=](benchmark::State& s) {
+            step<E>(s, {layer.weight, layer.rank(), period, form, threads});
+          },
+          0.1);
     }
 }
 

@@ -36,19 +36,23 @@ struct layer {
 /// second: a loop that reads one array, then a loop that moves 28 bytes an element; together the same 32.
 void adamw_step_and_its_bytes(benchmark::State& state) {
   layer it{state};
-  bench::compare(state, [&] { it.step(); },
-                 [&] {
-                   bench::read_loop(it.exec, it.a.data(), it.a.shape().size());
-                   it.move();
-                 });
+  bench::compare(
+      state, [&] { it.step(); },
+      [&] {
+        bench::read_loop(it.exec, it.a.data(), it.a.shape().size());
+        it.move();
+      });
 }
 /// first: the fused pass alone. second: the loop that moves the same 28 bytes an element.
 void adamw_pass_and_its_bytes(benchmark::State& state) {
   layer it{state};
   it.step();  // leaves a record of the step in the state
-  bench::compare(state,
-                 [&] { it.optimizer.rule.apply(it.exec, it.memory.rule, bench::read(it.g), it.w.view(), it.memory.record.data()); },
-                 [&] { it.move(); });
+  bench::compare(
+      state,
+      [&] {
+        it.optimizer.rule.apply(it.exec, it.memory.rule, bench::read(it.g), it.w.view(), it.memory.record.data());
+      },
+      [&] { it.move(); });
 }
 void sizes(benchmark::internal::Benchmark* b) {
   b->ArgsProduct({{2048, 4096}, {1, 2}})->ArgNames({"size", "threads"})->Iterations(41);

@@ -39,8 +39,11 @@ void add_rules(bench::layer const& layer, int threads) {
   auto const end = bench::path({bench::label(layer), bench::setting("threads", threads)});
   auto const add = [&](std::string const& name, auto const& optimizer, int moments) {
     double const bytes = 16 + 8 * moments;
-    bench::add(bench::path({name, end}), [=](benchmark::State& s) { step(s, optimizer, shape, bytes, threads); }, 0.1);
-    bench::add(bench::path({"bytes_of", name, end}), [=](benchmark::State& s) { moved_bytes(s, moments, shape, bytes, threads); }, 0.1);
+    bench::add(
+        bench::path({name, end}), [=](benchmark::State& s) { step(s, optimizer, shape, bytes, threads); }, 0.1);
+    bench::add(
+        bench::path({"bytes_of", name, end}),
+        [=](benchmark::State& s) { moved_bytes(s, moments, shape, bytes, threads); }, 0.1);
   };
   add("adamw", adamw{}, 2);
   add("sgd_momentum", sgd{.rule = {{.momentum = 0.9}}}, 1);

@@ -30,8 +30,11 @@ inline constexpr index_t huge = 4096 * 4096;
 inline constexpr index_t tokens = 512;
 
 [[nodiscard]] inline std::string label(layer const& l) {
-  return std::string(l.name).append("/").append(std::to_string(l.weight.rows)).append("x").append(
-      std::to_string(l.weight.cols));
+  return std::string(l.name)
+      .append("/")
+      .append(std::to_string(l.weight.rows))
+      .append("x")
+      .append(std::to_string(l.weight.cols));
 }
 
 }  // namespace lowrank::bench

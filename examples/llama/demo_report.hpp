@@ -41,16 +41,21 @@ struct report_row {
       {"perplexity", [](auto const& r) { return decimal(r.perplexity(), 3); }},
       {"optimizer bytes, from the shapes", [](auto const& r) { return mebibytes(r.optimizer_bytes); }},
       {"optimizer bytes, as allocated", [](auto const& r) { return mebibytes(r.optimizer_bytes_counted); }},
-      {"  of the low-rank matrices", [](auto const& r) { return r.low_rank_bytes > 0 ? mebibytes(r.low_rank_bytes) : "-"; }},
-      {"  as a share of AdamW's", [](auto const& r) {
-         return r.low_rank_bytes > 0 ? decimal(static_cast<double>(r.low_rank_bytes) / static_cast<double>(r.low_rank_adamw_bytes), 3) : "-";
+      {"  of the low-rank matrices",
+       [](auto const& r) { return r.low_rank_bytes > 0 ? mebibytes(r.low_rank_bytes) : "-"; }},
+      {"  as a share of AdamW's",
+       [](auto const& r) {
+         return r.low_rank_bytes > 0
+                    ? decimal(static_cast<double>(r.low_rank_bytes) / static_cast<double>(r.low_rank_adamw_bytes), 3)
+                    : "-";
        }},
       {"gradient bytes", [](auto const& r) { return mebibytes(r.gradient_bytes); }},
       {"peak resident memory", [](auto const& r) { return mebibytes(r.peak_rss); }},
       {"tokens/s", [](auto const& r) { return decimal(r.tokens_per_second(), 0); }},
       {"optimizer's share of the time", [](auto const& r) { return decimal(100 * r.optimizer_share(), 1) + " %"; }},
       {"bases found", [](auto const& r) { return decimal(r.refresh_count(), 0); }},
-      {"  seconds they took", [](auto const& r) { return r.refresh_count() > 0 ? decimal(r.refresh_seconds(), 2) : "-"; }},
+      {"  seconds they took",
+       [](auto const& r) { return r.refresh_count() > 0 ? decimal(r.refresh_seconds(), 2) : "-"; }},
       {"weights with factored gradients", [](auto const& r) { return decimal(static_cast<double>(r.factored), 0); }},
   };
 }
@@ -81,10 +86,24 @@ inline void print_table(std::vector<run_result> const& runs) {
                      {"cores", std::thread::hardware_concurrency()},
                      {"date", date},
                      {"settings",
-                      {{"steps", s.steps}, {"batch", s.batch}, {"micro_batches", s.micro_batches}, {"seed", s.seed}, {"threads", s.threads},
-                       {"width", s.model.width}, {"layers", s.model.layers}, {"heads", s.model.heads}, {"kv_heads", s.model.kv_heads},
-                       {"ffn", s.model.ffn}, {"sequence", s.model.sequence}, {"rank", s.rank}, {"gap", s.gap}, {"scale", s.scale},
-                       {"finder", s.finder}, {"warmup", s.warmup}, {"floor", s.floor}, {"clip", s.clip},
+                      {{"steps", s.steps},
+                       {"batch", s.batch},
+                       {"micro_batches", s.micro_batches},
+                       {"seed", s.seed},
+                       {"threads", s.threads},
+                       {"width", s.model.width},
+                       {"layers", s.model.layers},
+                       {"heads", s.model.heads},
+                       {"kv_heads", s.model.kv_heads},
+                       {"ffn", s.model.ffn},
+                       {"sequence", s.model.sequence},
+                       {"rank", s.rank},
+                       {"gap", s.gap},
+                       {"scale", s.scale},
+                       {"finder", s.finder},
+                       {"warmup", s.warmup},
+                       {"floor", s.floor},
+                       {"clip", s.clip},
                        {"backend", s.products == backend::blas ? "blas" : "eigen"}}},
                      {"runs", nlohmann::json::array()}};
   for (auto const& r : runs) {
@@ -108,17 +127,20 @@ inline void print_table(std::vector<run_result> const& runs) {
                        {"refreshes", r.refresh_count()},
                        {"refresh_seconds", r.refresh_seconds()},
                        {"factored_weights", r.factored}};
-    run_history::visit(r.history, [&](std::string const& name, std::vector<float> const& curve) { run["history"][name] = curve; });
+    run_history::visit(r.history,
+                       [&](std::string const& name, std::vector<float> const& curve) { run["history"][name] = curve; });
     out["runs"].push_back(std::move(run));
   }
   return out;
 }
 
 /// A gnuplot picture as SVG text; empty where gnuplot is missing or fails.
-[[nodiscard]] inline std::string plot(std::string const& commands, std::filesystem::path const& folder, std::string const& name) {
+[[nodiscard]] inline std::string plot(std::string const& commands, std::filesystem::path const& folder,
+                                      std::string const& name) {
   auto const script = folder / (name + ".gp"), picture = folder / (name + ".svg");
-  std::ofstream{script} << "set terminal svg size 640,400 font 'sans,12' background '#ffffff'\nset output '" << picture.string()
-                        << "'\nset grid lc '#dddddd'\nset border 3\nset tics nomirror\n" << commands;
+  std::ofstream{script} << "set terminal svg size 640,400 font 'sans,12' background '#ffffff'\nset output '"
+                        << picture.string() << "'\nset grid lc '#dddddd'\nset border 3\nset tics nomirror\n"
+                        << commands;
   std::filesystem::remove(picture);
   if (std::system(("gnuplot '" + script.string() + "' 2>/dev/null").c_str()) != 0) return {};
   std::ifstream in{picture};
@@ -143,8 +165,8 @@ struct curve {
     data += "$c" + std::to_string(k) + " << EOD\n";
     for (auto const& [x, y] : curves[k].points) data += std::to_string(x) + " " + std::to_string(y) + "\n";
     data += "EOD\n";
-    plotted += (plotted.empty() ? "plot " : ", ") + std::string{"$c"} + std::to_string(k) + " using 1:2 with " + style + " lw 2 lc rgb '" +
-               colours[k % 4] + "' title '" + curves[k].title + "' noenhanced";
+    plotted += (plotted.empty() ? "plot " : ", ") + std::string{"$c"} + std::to_string(k) + " using 1:2 with " + style +
+               " lw 2 lc rgb '" + colours[k % 4] + "' title '" + curves[k].title + "' noenhanced";
   }
   return plotted.empty() ? std::string{} : data + plotted + "\n";
 }
@@ -181,31 +203,44 @@ inline void write_page(std::filesystem::path const& page, demo_settings const& s
     bars += r.name + " " + std::to_string(static_cast<double>(r.weight_bytes) / 1048576.0) + " " +
             std::to_string(static_cast<double>(r.gradient_bytes) / 1048576.0) + " " +
             std::to_string(static_cast<double>(r.optimizer_bytes_counted) / 1048576.0) + "\n";
-  bars += "EOD\nset style data histograms\nset style histogram cluster gap 1\nset style fill solid 0.9 border -1\nset boxwidth 0.9\n"
-          "set ylabel 'MiB'\nset yrange [0:*]\nplot $memory using 2:xtic(1) lc rgb '#8c9bab' title 'weights', "
-          "'' using 3 lc rgb '#d9541e' title 'gradients', '' using 4 lc rgb '#1f5fa8' title 'optimizer'\n";
+  bars +=
+      "EOD\nset style data histograms\nset style histogram cluster gap 1\nset style fill solid 0.9 border -1\nset "
+      "boxwidth 0.9\n"
+      "set ylabel 'MiB'\nset yrange [0:*]\nplot $memory using 2:xtic(1) lc rgb '#8c9bab' title 'weights', "
+      "'' using 3 lc rgb '#d9541e' title 'gradients', '' using 4 lc rgb '#1f5fa8' title 'optimizer'\n";
   auto const folder = page.has_parent_path() ? page.parent_path() : std::filesystem::path{"."};
   std::filesystem::create_directories(folder);
-  auto const loss_axes = [](char const* x) { return std::string{"set xlabel '"} + x + "'\nset ylabel 'validation loss (nats a byte)'\n"; };
+  auto const loss_axes = [](char const* x) {
+    return std::string{"set xlabel '"} + x + "'\nset ylabel 'validation loss (nats a byte)'\n";
+  };
   struct figure {
     std::string caption, svg;
   };
   std::vector<figure> const figures{
-      {"Validation loss over steps", plot(loss_axes("step") + detail::lines(by_step, "linespoints pt 7 ps 0.4"), folder, "loss-steps")},
-      {"Validation loss over seconds of training", plot(loss_axes("seconds") + detail::lines(by_second, "linespoints pt 7 ps 0.4"), folder, "loss-seconds")},
+      {"Validation loss over steps",
+       plot(loss_axes("step") + detail::lines(by_step, "linespoints pt 7 ps 0.4"), folder, "loss-steps")},
+      {"Validation loss over seconds of training",
+       plot(loss_axes("seconds") + detail::lines(by_second, "linespoints pt 7 ps 0.4"), folder, "loss-seconds")},
       {"Memory by component", plot(bars, folder, "memory")},
       {"Energy of the gradient captured by each new basis, mean over the matrices",
-       plot("set xlabel 'step'\nset ylabel 'captured energy'\nset yrange [0:1]\n" + detail::lines(captured, "linespoints pt 7 ps 0.5"), folder, "captured")}};
+       plot("set xlabel 'step'\nset ylabel 'captured energy'\nset yrange [0:1]\n" +
+                detail::lines(captured, "linespoints pt 7 ps 0.5"),
+            folder, "captured")}};
 
   std::ofstream out{page};
-  out << "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>lowrank: training side by side</title><style>body{font:15px/1.5 sans-serif;"
-         "max-width:1340px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse}td,th{padding:.25em 1em;border-bottom:1px solid "
-         "#ddd;text-align:right}td:first-child{text-align:left}figure{display:inline-block;margin:1em 1em 1em 0}figcaption{font-weight:600}"
-         "pre{background:#f6f6f4;padding:1em;white-space:pre-wrap}</style><h1>The same model, trained side by side</h1><p>"
-      << runs.front().parameters << " parameters: width " << s.model.width << ", " << s.model.layers << " layers, feed-forward " << s.model.ffn
-      << ", sequence " << s.model.sequence << "; " << s.steps << " steps of " << runs.front().tokens_per_step << " bytes of "
-      << detail::escaped(std::filesystem::path{s.text}.filename().string()) << "; seed " << s.seed << "; " << detail::escaped(processor_name())
-      << ".</p><table><tr><th></th>";
+  out << "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>lowrank: training side by "
+         "side</title><style>body{font:15px/1.5 sans-serif;"
+         "max-width:1340px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse}td,th{padding:.25em "
+         "1em;border-bottom:1px solid "
+         "#ddd;text-align:right}td:first-child{text-align:left}figure{display:inline-block;margin:1em 1em 1em "
+         "0}figcaption{font-weight:600}"
+         "pre{background:#f6f6f4;padding:1em;white-space:pre-wrap}</style><h1>The same model, trained side by "
+         "side</h1><p>"
+      << runs.front().parameters << " parameters: width " << s.model.width << ", " << s.model.layers
+      << " layers, feed-forward " << s.model.ffn << ", sequence " << s.model.sequence << "; " << s.steps << " steps of "
+      << runs.front().tokens_per_step << " bytes of "
+      << detail::escaped(std::filesystem::path{s.text}.filename().string()) << "; seed " << s.seed << "; "
+      << detail::escaped(processor_name()) << ".</p><table><tr><th></th>";
   for (auto const& r : runs) out << "<th>" << detail::escaped(r.name) << "</th>";
   out << "</tr>";
   for (auto const& row : report_rows()) {
@@ -217,7 +252,8 @@ inline void write_page(std::filesystem::path const& page, demo_settings const& s
   for (auto const& f : figures)
     if (!f.svg.empty()) out << "<figure>" << f.svg << "<figcaption>" << f.caption << "</figcaption></figure>";
   if (figures.front().svg.empty()) out << "<p>No plots: gnuplot is not installed.</p>";
-  for (auto const& r : runs) out << "<h2>Text from " << detail::escaped(r.name) << "</h2><pre>" << detail::escaped(r.sample) << "</pre>";
+  for (auto const& r : runs)
+    out << "<h2>Text from " << detail::escaped(r.name) << "</h2><pre>" << detail::escaped(r.sample) << "</pre>";
   out << "</html>\n";
 }
 

@@ -39,30 +39,52 @@ using choices = std::map<std::string, T>;
 
 void describe(CLI::App& app, demo_settings& s) {
   app.add_option("--text", s.text, "text to train on; the last tenth validates")->required()->check(CLI::ExistingFile);
-  app.add_option("--optimizer", s.optimizers, "adamw, adafactor, lion, sgd, galore_adamw, galore_adafactor, galore_sgd, galore_lion; galore is short for galore_adamw")
-      ->delimiter(',')->capture_default_str();
+  app.add_option("--optimizer", s.optimizers,
+                 "adamw, adafactor, lion, sgd, galore_adamw, galore_adafactor, galore_sgd, galore_lion; galore is "
+                 "short for galore_adamw")
+      ->delimiter(',')
+      ->capture_default_str();
   app.add_option("--steps", s.steps)->check(CLI::Range(1, 1 << 30))->capture_default_str();
   app.add_option("--batch", s.batch, "sequences a micro-batch")->check(CLI::Range(1, 1 << 20))->capture_default_str();
-  app.add_option("--micro-batches", s.micro_batches, "micro-batches a step")->check(CLI::Range(1, 1 << 20))->capture_default_str();
-  app.add_option("--adamw-lr", s.adamw_rate, "learning rate of full-rank runs")->check(CLI::NonNegativeNumber)->capture_default_str();
-  app.add_option("--galore-lr", s.galore_rate, "learning rate of GaLore runs; embedding, head and norms get scale times it")->check(CLI::NonNegativeNumber)->capture_default_str();
-  app.add_option_function<double>("--lr", [&](double rate) { s.adamw_rate = s.galore_rate = rate; }, "learning rate of all runs")->check(CLI::NonNegativeNumber);
-  app.add_option("--warmup", s.warmup, "steps of linear warm-up, at most a tenth of the steps")->check(CLI::NonNegativeNumber)->capture_default_str();
-  app.add_option("--floor", s.floor, "learning rate at the end, as a share")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  app.add_option("--clip", s.clip, "global gradient norm to clip to; 0: off")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--micro-batches", s.micro_batches, "micro-batches a step")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--adamw-lr", s.adamw_rate, "learning rate of full-rank runs")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--galore-lr", s.galore_rate,
+                 "learning rate of GaLore runs; embedding, head and norms get scale times it")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option_function<double>(
+         "--lr", [&](double rate) { s.adamw_rate = s.galore_rate = rate; }, "learning rate of all runs")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--warmup", s.warmup, "steps of linear warm-up, at most a tenth of the steps")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--floor", s.floor, "learning rate at the end, as a share")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--clip", s.clip, "global gradient norm to clip to; 0: off")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--weight-decay", s.weight_decay)->check(CLI::NonNegativeNumber)->capture_default_str();
   app.add_option("--seed", s.seed)->capture_default_str();
   app.add_option("--threads", s.threads, "0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
   app.add_option("--backend", s.products, "eigen (same bits for any number of threads) or blas")
       ->transform(CLI::CheckedTransformer(choices<backend>{{"eigen", backend::eigen}, {"blas", backend::blas}}));
   app.add_option("--gradient", s.gradient, "dense, factored or auto")
-      ->transform(CLI::CheckedTransformer(choices<gradient_choice>{
-          {"dense", gradient_choice::dense}, {"factored", gradient_choice::factored}, {"auto", gradient_choice::automatic}}));
-  app.add_flag_callback("--per-layer", [&] { s.update = update_mode::per_layer; }, "update each weight as soon as its gradient is there");
+      ->transform(CLI::CheckedTransformer(choices<gradient_choice>{{"dense", gradient_choice::dense},
+                                                                   {"factored", gradient_choice::factored},
+                                                                   {"auto", gradient_choice::automatic}}));
+  app.add_flag_callback(
+      "--per-layer", [&] { s.update = update_mode::per_layer; }, "update each weight as soon as its gradient is there");
   app.add_option("--rank", s.rank)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--gap", s.gap, "steps between bases")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--scale", s.scale, "GaLore's alpha")->capture_default_str();
-  app.add_option("--finder", s.finder, "randomized, svd or stiefel")->check(CLI::IsMember({"randomized", "svd", "stiefel"}))->capture_default_str();
+  app.add_option("--finder", s.finder, "randomized, svd or stiefel")
+      ->check(CLI::IsMember({"randomized", "svd", "stiefel"}))
+      ->capture_default_str();
   app.add_option("--galore-options", s.galore_options, "more options, as in \"power_iterations=2, basis_format=bf16\"");
   app.add_option("--width", s.model.width)->capture_default_str();
   app.add_option("--layers", s.model.layers)->capture_default_str();
@@ -70,13 +92,19 @@ void describe(CLI::App& app, demo_settings& s) {
   app.add_option("--kv-heads", s.model.kv_heads)->capture_default_str();
   app.add_option("--ffn", s.model.ffn)->capture_default_str();
   app.add_option("--sequence", s.model.sequence)->capture_default_str();
-  app.add_flag_callback("--tied", [&] { s.model.head = output_head::tied; }, "logits from the embedding matrix");
+  app.add_flag_callback(
+      "--tied", [&] { s.model.head = output_head::tied; }, "logits from the embedding matrix");
   app.add_option("--validate-every", s.validate_every)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--validation-batches", s.validation_batches)->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--checkpoint", s.checkpoint, "where checkpoints go: NAME-optimizer.safetensors")->capture_default_str();
-  app.add_option("--checkpoint-every", s.checkpoint_every, "0: only on Ctrl-C")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--checkpoint", s.checkpoint, "where checkpoints go: NAME-optimizer.safetensors")
+      ->capture_default_str();
+  app.add_option("--checkpoint-every", s.checkpoint_every, "0: only on Ctrl-C")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_flag("--resume", s.resume, "go on from the checkpoints of the same run");
-  app.add_option("--sample", s.sample, "bytes of text to generate at the end")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--sample", s.sample, "bytes of text to generate at the end")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--report", s.report, "write the numbers as JSON");
   app.add_option("--html", s.html, "write a page with plots; \"\" for none")->capture_default_str();
 }
@@ -91,7 +119,8 @@ int run(demo_settings s) {
   for (auto const& name : s.optimizers) {
     results.push_back(s.products == backend::blas ? run_on_blas(s, name) : run_on_eigen(s, name));
     if (!results.back().finished) {
-      std::cerr << "stopped; the same command with --resume goes on from " << s.checkpoint << "-" << name << ".safetensors\n";
+      std::cerr << "stopped; the same command with --resume goes on from " << s.checkpoint << "-" << name
+                << ".safetensors\n";
       return 130;
     }
   }

@@ -32,10 +32,11 @@ class progress {
     if (!terminal_ && !tenth) return;
     constexpr index_t width = 24;
     index_t const full = done * width / total_;
-    std::string const bar = std::string(static_cast<std::size_t>(full), '#') + std::string(static_cast<std::size_t>(width - full), '.');
-    std::fprintf(stderr, "%s%-13s [%s] %ld/%ld  loss %.3f  %.0f tokens/s  %.0f s left %s", terminal_ ? "\r" : "", name_.c_str(),
-                 bar.c_str(), static_cast<long>(done), static_cast<long>(total_), loss, tokens_per_second, seconds_left,
-                 terminal_ ? "" : "\n");
+    std::string const bar =
+        std::string(static_cast<std::size_t>(full), '#') + std::string(static_cast<std::size_t>(width - full), '.');
+    std::fprintf(stderr, "%s%-13s [%s] %ld/%ld  loss %.3f  %.0f tokens/s  %.0f s left %s", terminal_ ? "\r" : "",
+                 name_.c_str(), bar.c_str(), static_cast<long>(done), static_cast<long>(total_), loss,
+                 tokens_per_second, seconds_left, terminal_ ? "" : "\n");
     drawn_ = true;
   }
 

@@ -12,8 +12,9 @@ namespace llama {
 
 /// Curves of a run, one entry a step or one a validation. Saved with a checkpoint, so that a resumed run reports all of it.
 struct run_history {
-  std::vector<float> loss, step_seconds, optimizer_seconds, captured;  ///< captured: mean over this step's refreshes, or -1
-  std::vector<float> refreshes;                                        ///< bases accepted in this step
+  std::vector<float> loss, step_seconds, optimizer_seconds,
+      captured;                  ///< captured: mean over this step's refreshes, or -1
+  std::vector<float> refreshes;  ///< bases accepted in this step
   std::vector<float> validation_step, validation_loss, validation_seconds;
 
   template <class Self, class F>
@@ -60,7 +61,9 @@ struct run_result {
       (here ? with : without) += static_cast<double>(history.optimizer_seconds[k]);
       ++(here ? refreshing : plain);
     }
-    return refreshing == 0 || plain == 0 ? 0 : std::max(0.0, with - static_cast<double>(refreshing) * without / static_cast<double>(plain));
+    return refreshing == 0 || plain == 0
+               ? 0
+               : std::max(0.0, with - static_cast<double>(refreshing) * without / static_cast<double>(plain));
   }
 
  private:

@@ -43,7 +43,8 @@ struct peak_memory {
 template <class Executor>
 class training_run {
  public:
-  training_run(Executor& exec, demo_settings const& settings, std::string optimizer, lowrank::by_name_context<Executor> context)
+  training_run(Executor& exec, demo_settings const& settings, std::string optimizer,
+               lowrank::by_name_context<Executor> context)
       : exec_{exec},
         settings_{settings},
         name_{std::move(optimizer)},
@@ -103,7 +104,8 @@ class training_run {
     std::vector<lowrank::parameter_group<Executor>> out;
     lowrank::parameter_options options{.weight_decay = static_cast<float>(settings_.weight_decay)};
     if (is_low_rank()) {
-      std::string text = "rank=" + std::to_string(settings_.rank) + ", update_proj_gap=" + std::to_string(settings_.gap) +
+      std::string text = "rank=" + std::to_string(settings_.rank) +
+                         ", update_proj_gap=" + std::to_string(settings_.gap) +
                          ", scale=" + std::to_string(settings_.scale) + ", finder=" + settings_.finder +
                          ", measure=at_refresh, seed=" + std::to_string(settings_.seed);
       if (name_ == "galore_adamw") text += ", epsilon=corrected_root, decay=before, eps=1e-8";
@@ -122,12 +124,17 @@ class training_run {
     std::vector<gradient_form> forms(static_cast<std::size_t>(model_.count()), gradient_form::dense);
     for (index_t i = 0; i < model_.count(); ++i) {
       auto const& optimizer = set_->optimizer(i);
-      if (!model_[i].is_linear() || !optimizer.takes_factored() || settings_.gradient == gradient_choice::dense) continue;
-      if (settings_.gradient == gradient_choice::automatic && (settings_.clip > 0 || settings_.finder == "svd" || !saves(model_[i].shape, optimizer.rank()))) continue;
+      if (!model_[i].is_linear() || !optimizer.takes_factored() || settings_.gradient == gradient_choice::dense)
+        continue;
+      if (settings_.gradient == gradient_choice::automatic &&
+          (settings_.clip > 0 || settings_.finder == "svd" || !saves(model_[i].shape, optimizer.rank())))
+        continue;
       forms[static_cast<std::size_t>(i)] = gradient_form::factored;
       ++result_.factored;
     }
-    gradients_.emplace(model_, forms, settings_.update == update_mode::per_layer ? gradient_storage::one_at_a_time : gradient_storage::kept);
+    gradients_.emplace(
+        model_, forms,
+        settings_.update == update_mode::per_layer ? gradient_storage::one_at_a_time : gradient_storage::kept);
   }
   [[nodiscard]] bool saves(lowrank::extents shape, index_t r) const {
     index_t const t = memory_.tokens();
@@ -148,11 +155,13 @@ class training_run {
     };
     index_t const refreshes_before = refreshes();
     index_t const many = settings_.micro_batches;
-    lowrank::set_options const options{.learning_rate = static_cast<float>(result_.learning_rate * schedule_.factor(step)),
-                                       .grad_scale = 1.0F / static_cast<float>(many),
-                                       .clip_norm = settings_.clip};
+    lowrank::set_options const options{
+        .learning_rate = static_cast<float>(result_.learning_rate * schedule_.factor(step)),
+        .grad_scale = 1.0F / static_cast<float>(many),
+        .clip_norm = settings_.clip};
     for (index_t micro = 0; micro < many; ++micro) {
-      text_.training_windows(settings_.seed, static_cast<std::uint32_t>(step), batch_, static_cast<std::uint32_t>(micro));
+      text_.training_windows(settings_.seed, static_cast<std::uint32_t>(step), batch_,
+                             static_cast<std::uint32_t>(micro));
       bool const layered = settings_.update == update_mode::per_layer, last = micro + 1 == many;
       auto const on_gradient = [&](index_t i) {
         if (!layered) return;
@@ -165,7 +174,8 @@ class training_run {
           }
         });
       };
-      loss += loss_and_gradients(exec_, model_, batch_.view(), memory_, *gradients_, {}, on_gradient) / static_cast<double>(many);
+      loss += loss_and_gradients(exec_, model_, batch_.view(), memory_, *gradients_, {}, on_gradient) /
+              static_cast<double>(many);
       if (layered) continue;
       for (index_t i = 0; i < model_.count(); ++i) all_[static_cast<std::size_t>(i)] = gradient(i);
       timed([&] {
@@ -234,19 +244,21 @@ class training_run {
   [[nodiscard]] std::string identity() const {
     std::ostringstream out;
     auto const& m = settings_.model;
-    out << name_ << " text " << std::filesystem::file_size(settings_.text) << " model " << m.width << " " << m.layers << " " << m.heads << " "
-        << m.kv_heads << " " << m.ffn << " " << m.sequence << " " << static_cast<int>(m.head) << " steps " << settings_.steps << " batch "
-        << settings_.batch << "x" << settings_.micro_batches << " seed " << settings_.seed << " rate " << result_.learning_rate << " warmup "
-        << settings_.warmup << " floor " << settings_.floor << " clip " << settings_.clip << " decay " << settings_.weight_decay;
+    out << name_ << " text " << std::filesystem::file_size(settings_.text) << " model " << m.width << " " << m.layers
+        << " " << m.heads << " " << m.kv_heads << " " << m.ffn << " " << m.sequence << " " << static_cast<int>(m.head)
+        << " steps " << settings_.steps << " batch " << settings_.batch << "x" << settings_.micro_batches << " seed "
+        << settings_.seed << " rate " << result_.learning_rate << " warmup " << settings_.warmup << " floor "
+        << settings_.floor << " clip " << settings_.clip << " decay " << settings_.weight_decay;
     if (is_low_rank())
-      out << " rank " << settings_.rank << " gap " << settings_.gap << " scale " << settings_.scale << " finder " << settings_.finder
-          << " " << settings_.galore_options;
+      out << " rank " << settings_.rank << " gap " << settings_.gap << " scale " << settings_.scale << " finder "
+          << settings_.finder << " " << settings_.galore_options;
     return out.str();
   }
   void save(index_t step) const {
     lowrank::checkpoint_writer out;
     out.add("optimizer", *set_);
-    for (index_t i = 0; i < model_.count(); ++i) out.add_tensor("model." + model_[i].name, lowrank::matrix_view<float const>(model_.weight(i)));
+    for (index_t i = 0; i < model_.count(); ++i)
+      out.add_tensor("model." + model_[i].name, lowrank::matrix_view<float const>(model_.weight(i)));
     run_history::visit(result_.history, [&](std::string const& name, std::vector<float> const& curve) {
       out.add_tensor("history." + name, std::span<float const>{curve});
     });
@@ -260,9 +272,10 @@ class training_run {
     if (!std::filesystem::exists(checkpoint_path())) return 0;
     lowrank::checkpoint_reader in{checkpoint_path()};
     auto const run = in.metadata().find("run");
-    lowrank::require<lowrank::io_error>(run != in.metadata().end() && run->second == identity(), "llama::training_run", checkpoint_path(),
-                                        " belongs to another run: it is of \"", run == in.metadata().end() ? "?" : run->second,
-                                        "\", this one is \"", identity(), "\"");
+    lowrank::require<lowrank::io_error>(run != in.metadata().end() && run->second == identity(), "llama::training_run",
+                                        checkpoint_path(), " belongs to another run: it is of \"",
+                                        run == in.metadata().end() ? "?" : run->second, "\", this one is \"",
+                                        identity(), "\"");
     in.load("optimizer", *set_);
     for (index_t i = 0; i < model_.count(); ++i) in.read("model." + model_[i].name, model_.weight(i));
     run_history::visit(result_.history, [&](std::string const& name, std::vector<float>& curve) {

@@ -16,7 +16,8 @@ using fixture_error = lowrank::io_error;
 
 struct fixture {
   explicit fixture(std::string const& path) : file{path} {
-    require<fixture_error>(metadata("format") == "lowrank-replay-1", "replay", "format is \"", metadata("format"), "\", needs lowrank-replay-1");
+    require<fixture_error>(metadata("format") == "lowrank-replay-1", "replay", "format is \"", metadata("format"),
+                           "\", needs lowrank-replay-1");
   }
   [[nodiscard]] std::string metadata(std::string const& key) const {
     auto const found = file.metadata().find(key);
@@ -60,7 +61,8 @@ class recorded_bases {
 [[nodiscard]] double replay(fixture& source) {
   auto const recorded = nlohmann::json::parse(source.metadata("options"));
   auto const rates = nlohmann::json::parse(source.metadata("learning_rates"));
-  require<fixture_error>(rates.is_array() && !rates.empty(), "replay", "learning_rates must be a list with at least one number");
+  require<fixture_error>(rates.is_array() && !rates.empty(), "replay",
+                         "learning_rates must be a list with at least one number");
   auto options = options_of(recorded);
   recorded_bases const bases{source, recorded.value("proj_type", std::string{}) == "full"};
   by_name_context<host_executor> context;
@@ -80,9 +82,12 @@ class recorded_bases {
   for (std::size_t k = 0; k < rates.size(); ++k) {
     auto const gradient = source.read("gradient." + std::to_string(k));
     auto const expected = source.read("expected." + std::to_string(k));
-    require<fixture_error>(gradient.shape() == weight.shape() && expected.shape() == weight.shape(), "replay", "step ", k, " has another shape than the weight");
-    auto const status = state->step(exec, target, gradient.view(), {rates[k].get<float>(), optimizer.weight_decay, 1.0F});
-    require<fixture_error>(status == step_status::stepped || status == step_status::stepped_old_basis, "replay", "step ", k, " was ", status);
+    require<fixture_error>(gradient.shape() == weight.shape() && expected.shape() == weight.shape(), "replay", "step ",
+                           k, " has another shape than the weight");
+    auto const status =
+        state->step(exec, target, gradient.view(), {rates[k].get<float>(), optimizer.weight_decay, 1.0F});
+    require<fixture_error>(status == step_status::stepped || status == step_status::stepped_old_basis, "replay",
+                           "step ", k, " was ", status);
     movement = 0;
     for (index_t i = 0; i < weight.shape().size(); ++i) {
       double const expect = static_cast<double>(expected.data()[i]);
@@ -90,7 +95,8 @@ class recorded_bases {
       movement = std::max(movement, std::abs(expect - static_cast<double>(start.data()[i])));
     }
   }
-  require<fixture_error>(movement > 0 && is_finite(worst) && is_finite(movement), "replay", "the recorded weights do not move, or are not finite");
+  require<fixture_error>(movement > 0 && is_finite(worst) && is_finite(movement), "replay",
+                         "the recorded weights do not move, or are not finite");
   return worst / movement;
 }
 
@@ -106,11 +112,12 @@ int main(int argc, char** argv) {
     try {
       fixture source{argv[i]};
       double const tolerance = std::stod(source.metadata("tolerance"));
-      require<fixture_error>(is_finite(tolerance) && tolerance > 0, "replay", "tolerance must be positive, got ", tolerance);
+      require<fixture_error>(is_finite(tolerance) && tolerance > 0, "replay", "tolerance must be positive, got ",
+                             tolerance);
       double const deviation = replay(source);
       bool const passed = deviation <= tolerance;
-      std::printf("%s  deviation %.2e  tolerance %.0e  %.2f of it  %s\n", passed ? "ok  " : "FAIL", deviation, tolerance,
-                  deviation / tolerance, argv[i]);
+      std::printf("%s  deviation %.2e  tolerance %.0e  %.2f of it  %s\n", passed ? "ok  " : "FAIL", deviation,
+                  tolerance, deviation / tolerance, argv[i]);
       failed += passed ? 0 : 1;
     } catch (std::exception const& e) {
       std::cerr << "FAIL  " << argv[i] << ": " << e.what() << "\n";

@@ -11,10 +11,10 @@ namespace lowrank {
 /// Everything a finder may look at, in facing coordinates.
 template <class E, gradient G>
 struct finder_inputs {
-  G gradient;         ///< m x n
-  index_t call;       ///< number of this call of `step`, skipped ones counted
-  side facing_side;   ///< which side of the weight this is, for finders that keep matrices in its orientation
-  rng_key key;        ///< purpose basis; a stream of this tensor and call alone
+  G gradient;        ///< m x n
+  index_t call;      ///< number of this call of `step`, skipped ones counted
+  side facing_side;  ///< which side of the weight this is, for finders that keep matrices in its orientation
+  rng_key key;       ///< purpose basis; a stream of this tensor and call alone
 };
 
 struct finder_traits {
@@ -30,8 +30,8 @@ struct no_state {
 /// kept. It may not touch anything else. The candidate's shape says the rank.
 template <class F, class E, class G>
 concept basis_finder = executor<E> && gradient<G> &&
-                       requires(F const finder, E& exec, typename F::template map<typename E::space> map,
-                                finder_inputs<E, G> in, extents g) {
+    requires(F const finder, E& exec, typename F::template map<typename E::space> map, finder_inputs<E, G> in,
+             extents g) {
   requires linear_map<typename F::template map<typename E::space>, E>;
   { F::traits } -> std::convertible_to<finder_traits>;
   finder.check();
@@ -50,7 +50,9 @@ template <memory_space Space>
 struct candidate<dense_map<Space>> {
   matrix_view<float, Space> p;
 
-  [[nodiscard]] static constexpr index_t bytes(extents g, index_t r) noexcept { return scratch_bytes<float>(g.rows * r); }
+  [[nodiscard]] static constexpr index_t bytes(extents g, index_t r) noexcept {
+    return scratch_bytes<float>(g.rows * r);
+  }
   template <executor E>
   [[nodiscard]] static candidate take(E& exec, side where, extents g, index_t r) {
     return {take_matrix(exec, {g.rows, r}, where)};

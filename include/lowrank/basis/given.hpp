@@ -21,7 +21,8 @@ struct given : one_sided {
   void find(E& exec, finder_inputs<E, G> const& in, view_of<E> p, std::int32_t* failed) const {
     auto const from = source(in.call, in.facing_side);
     bool const none = from.empty();
-    require<shape_error>(none || from.shape() == p.shape(), "basis::given", "needs a basis of shape ", p.shape(), ", got ", from.shape());
+    require<shape_error>(none || from.shape() == p.shape(), "basis::given", "needs a basis of shape ", p.shape(),
+                         ", got ", from.shape());
     if (!none) copy(exec, from, p);
     exec.single([=] { *failed = none ? 1 : 0; });
   }

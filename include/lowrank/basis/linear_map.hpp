@@ -41,7 +41,8 @@ struct dense_map {
   /// Cost: 2 r flops for each element of `out`.
   template <executor E>
   void lift(E& exec, float alpha, const_view_of<E> n, block part, float keep, view_of<E> out) const {
-    multiply(exec, alpha, p.row_range(part.row_begin, part.row_end), n.col_range(part.col_begin, part.col_end), keep, out);
+    multiply(exec, alpha, p.row_range(part.row_begin, part.row_end), n.col_range(part.col_begin, part.col_end), keep,
+             out);
   }
 };
 

@@ -16,10 +16,14 @@ enum class side_choice : std::uint8_t {
 
 [[nodiscard]] constexpr side choose_side(side_choice choice, extents weight) noexcept {
   switch (choice) {
-    case side_choice::keep_large: return weight.rows >= weight.cols ? side::right : side::left;
-    case side_choice::keep_small: return weight.rows >= weight.cols ? side::left : side::right;
-    case side_choice::left: return side::left;
-    case side_choice::right: return side::right;
+    case side_choice::keep_large:
+      return weight.rows >= weight.cols ? side::right : side::left;
+    case side_choice::keep_small:
+      return weight.rows >= weight.cols ? side::left : side::right;
+    case side_choice::left:
+      return side::left;
+    case side_choice::right:
+      return side::right;
   }
   return side::left;
 }

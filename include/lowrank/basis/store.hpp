@@ -78,7 +78,9 @@ struct basis_store<dense_map<Space>, Format> {
     friend void visit_state(state& s, auto&& f) { visit_state(s.p, f); }
   };
   [[nodiscard]] static constexpr index_t bytes(extents g, index_t r) noexcept { return kept::bytes(g.rows, r); }
-  [[nodiscard]] static constexpr index_t open_bytes(extents g, index_t r) noexcept { return kept::open_bytes(g.rows, r); }
+  [[nodiscard]] static constexpr index_t open_bytes(extents g, index_t r) noexcept {
+    return kept::open_bytes(g.rows, r);
+  }
   [[nodiscard]] static state init(extents g, index_t r) { return {kept{g.rows, r}}; }
   template <executor E>
   static void assign(E& exec, state& s, side where, map const& candidate) {

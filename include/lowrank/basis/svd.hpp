@@ -15,8 +15,9 @@ namespace basis {
 struct svd_by_lookup {
   template <executor E>
   svd_status operator()(E& exec, const_view_of<E> a, svd_output<typename E::space> const& out) const {
-    static_assert(requires { exact_svd(exec, a, out); },
-                  "lowrank: include linalg/host/eigen_decompositions.hpp (or lapack_decompositions.hpp) for the exact SVD");
+    static_assert(
+        requires { exact_svd(exec, a, out); },
+        "lowrank: include linalg/host/eigen_decompositions.hpp (or lapack_decompositions.hpp) for the exact SVD");
     return exact_svd(exec, a, out);
   }
 };

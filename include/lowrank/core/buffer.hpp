@@ -48,14 +48,10 @@ class buffer {
   [[nodiscard]] index_t bytes() const noexcept { return size_ * index_t{sizeof(T)}; }
 
   /// The elements, on the host only.
-  [[nodiscard]] std::span<T> span() noexcept
-    requires std::same_as<Space, host_space>
-  {
+  [[nodiscard]] std::span<T> span() noexcept requires std::same_as<Space, host_space> {
     return {data_, static_cast<std::size_t>(size_)};
   }
-  [[nodiscard]] std::span<T const> span() const noexcept
-    requires std::same_as<Space, host_space>
-  {
+  [[nodiscard]] std::span<T const> span() const noexcept requires std::same_as<Space, host_space> {
     return {data_, static_cast<std::size_t>(size_)};
   }
 
@@ -83,14 +79,10 @@ class matrix {
   [[nodiscard]] T const* data() const noexcept { return storage_.data(); }
   [[nodiscard]] matrix_view<T, Space> view() noexcept { return row_major<Space>(storage_.data(), shape_); }
   [[nodiscard]] matrix_view<T const, Space> view() const noexcept { return row_major<Space>(storage_.data(), shape_); }
-  [[nodiscard]] T& operator()(index_t i, index_t j) noexcept
-    requires std::same_as<Space, host_space>
-  {
+  [[nodiscard]] T& operator()(index_t i, index_t j) noexcept requires std::same_as<Space, host_space> {
     return storage_.data()[i * shape_.cols + j];
   }
-  [[nodiscard]] T const& operator()(index_t i, index_t j) const noexcept
-    requires std::same_as<Space, host_space>
-  {
+  [[nodiscard]] T const& operator()(index_t i, index_t j) const noexcept requires std::same_as<Space, host_space> {
     return storage_.data()[i * shape_.cols + j];
   }
 

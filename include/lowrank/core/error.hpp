@@ -68,7 +68,9 @@ template <class Error>
 /// Throws `Error` with "caller: part part ..." unless `holds`. Parts are only formatted when it throws.
 template <class Error = argument_error, class... Parts>
 void require(bool holds, std::string_view caller, Parts const&... parts) {
-  if (!holds) detail::refuse<Error>({detail::part_of("lowrank::"), detail::part_of(caller), detail::part_of(": "), detail::part_of(parts)...});
+  if (!holds)
+    detail::refuse<Error>(
+        {detail::part_of("lowrank::"), detail::part_of(caller), detail::part_of(": "), detail::part_of(parts)...});
 }
 
 }  // namespace lowrank

@@ -13,8 +13,8 @@
 namespace lowrank {
 
 struct host_options {
-  int threads{0};             ///< 0: as many as the machine has
-  index_t scratch_bytes{0};     ///< reserved at once; `reserve` can raise it later
+  int threads{0};                 ///< 0: as many as the machine has
+  index_t scratch_bytes{0};       ///< reserved at once; `reserve` can raise it later
   index_t worker_bytes{4 << 20};  ///< private to each thread: where products pack their operands
 };
 
@@ -25,7 +25,8 @@ class host_executor {
   using space = host_space;
 
   explicit host_executor(host_options options = {})
-      : pool_{checked_threads(options.threads)}, worker_bytes_{scratch_size(options.worker_bytes)},
+      : pool_{checked_threads(options.threads)},
+        worker_bytes_{scratch_size(options.worker_bytes)},
         worker_memory_{pool_.threads() * worker_bytes_} {
     arena_.reserve(options.scratch_bytes);
   }

@@ -38,8 +38,8 @@ inline constexpr bool is_dense_gradient<matrix_view<float, Space>> = true;
 /// What optimizers accept as a gradient: something with a shape that can be flipped and multiplied with
 /// (linalg/gradient_products.hpp). Only what needs single elements of G asks for `is_dense_gradient`.
 template <class G>
-concept gradient = memory_space<typename G::space> && !std::same_as<G, matrix_view<float, typename G::space>> &&
-                   requires(G const g) {
+concept gradient =
+    memory_space<typename G::space> && !std::same_as<G, matrix_view<float, typename G::space>> && requires(G const g) {
   { g.shape() } -> std::same_as<extents>;
   { g.t() } -> std::same_as<G>;
 };

@@ -28,7 +28,15 @@ using philox_block = std::array<std::uint32_t, 4>;
 }
 
 /// What a stream of random numbers is for. Streams of one (seed, step, tensor) never meet.
-enum class rng_purpose : std::uint8_t { basis = 1, rounding = 2, sketch = 3, dropout = 4, initialisation = 5, completion = 6, data = 7 };
+enum class rng_purpose : std::uint8_t {
+  basis = 1,
+  rounding = 2,
+  sketch = 3,
+  dropout = 4,
+  initialisation = 5,
+  completion = 6,
+  data = 7
+};
 
 /// Names one stream. Equal to cuRAND's generator `curand_init(seed, subsequence, 0)`, so 2^66 words a stream.
 struct rng_key {

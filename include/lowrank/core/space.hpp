@@ -29,9 +29,9 @@ template <>
 struct memory<host_space> {
   static constexpr std::size_t alignment = 64;
 
-  [[nodiscard]] static void* allocate(std::size_t bytes) { return ::operator new(bytes, std::align_val_t{alignment}); }
+  [[nodiscard]] static void* allocate(std::size_t bytes) { return ::operator new (bytes, std::align_val_t{alignment}); }
   static void release(void* data, std::size_t bytes) noexcept {
-    ::operator delete(data, bytes, std::align_val_t{alignment});
+    ::operator delete (data, bytes, std::align_val_t{alignment});
   }
   static void zero(void* data, std::size_t bytes) noexcept { std::memset(data, 0, bytes); }
 };

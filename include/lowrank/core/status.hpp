@@ -16,10 +16,14 @@ enum class step_status : std::uint8_t {
 
 [[nodiscard]] constexpr char const* name(step_status status) noexcept {
   switch (status) {
-    case step_status::stepped: return "stepped";
-    case step_status::stepped_old_basis: return "stepped with the old basis";
-    case step_status::skipped_bad_gradient: return "skipped: bad gradient";
-    case step_status::skipped_no_basis: return "skipped: no basis yet";
+    case step_status::stepped:
+      return "stepped";
+    case step_status::stepped_old_basis:
+      return "stepped with the old basis";
+    case step_status::skipped_bad_gradient:
+      return "skipped: bad gradient";
+    case step_status::skipped_no_basis:
+      return "skipped: no basis yet";
   }
   return "unknown";
 }

@@ -10,17 +10,17 @@ namespace lowrank {
 /// Written by one-thread kernels (`exec.single`), read by every kernel of the step. `skip` decides: whoever writes a
 /// weight or a state reads it first.
 struct step_record {
-  std::uint32_t skip{};       ///< not 0: bad numbers were met, nothing may change
-  float grad_scale{1};        ///< the gradient counts this many times (clipping, micro-batches, loss scale)
-  float learning_rate{};      ///< as given to the step
-  float decay{};              ///< weight decay coefficient as given to the step
-  float rate{};               ///< what multiplies the rule's direction, learning rate inside; set by the rule
-  float direction_scale{1};   ///< what the rule folds into the direction it writes: rate times lift scale
-  float keep{1};              ///< what decay leaves of a weight, 1 - learning rate * decay; set by the rule
-  float down{-1};             ///< W <- keep W + down X: -1, or -keep where decay follows the update
-  double energy{};            ///< sum of squares of the scaled gradient, or a bound of it
-  double projected{};         ///< sum of squares of the scaled projected gradient
-  double weight_rms{};        ///< root mean square of the weight, for rules that ask
+  std::uint32_t skip{};      ///< not 0: bad numbers were met, nothing may change
+  float grad_scale{1};       ///< the gradient counts this many times (clipping, micro-batches, loss scale)
+  float learning_rate{};     ///< as given to the step
+  float decay{};             ///< weight decay coefficient as given to the step
+  float rate{};              ///< what multiplies the rule's direction, learning rate inside; set by the rule
+  float direction_scale{1};  ///< what the rule folds into the direction it writes: rate times lift scale
+  float keep{1};             ///< what decay leaves of a weight, 1 - learning rate * decay; set by the rule
+  float down{-1};            ///< W <- keep W + down X: -1, or -keep where decay follows the update
+  double energy{};           ///< sum of squares of the scaled gradient, or a bound of it
+  double projected{};        ///< sum of squares of the scaled projected gradient
+  double weight_rms{};       ///< root mean square of the weight, for rules that ask
 };
 static_assert(std::is_trivially_copyable_v<step_record>);
 

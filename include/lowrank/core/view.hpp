@@ -65,14 +65,12 @@ struct matrix_view {
   [[nodiscard]] LOWRANK_HD constexpr bool is_row_major() const noexcept {
     return (col_stride == 1 || cols <= 1) && (row_stride == cols || rows <= 1);
   }
-  [[nodiscard]] LOWRANK_HD constexpr T& operator()(index_t i, index_t j) const noexcept
-    requires std::same_as<Space, host_space>
-  {
+  [[nodiscard]] LOWRANK_HD constexpr T& operator()(index_t i,
+                                                   index_t j) const noexcept requires std::same_as<Space, host_space> {
     return data[i * row_stride + j * col_stride];
   }
   LOWRANK_HD constexpr operator matrix_view<T const, Space>() const noexcept  // NOLINT(google-explicit-constructor)
-    requires(!std::is_const_v<T>)
-  {
+      requires(!std::is_const_v<T>) {
     return {data, rows, cols, row_stride, col_stride};
   }
 };

@@ -25,7 +25,9 @@ struct back_project {
   float scale{1};
 
   [[nodiscard]] float coefficient() const noexcept { return scale; }
-  void check() const { require(is_finite(scale) && scale >= 0, "lift::back_project", "scale must be finite and >= 0, got ", scale); }
+  void check() const {
+    require(is_finite(scale) && scale >= 0, "lift::back_project", "scale must be finite and >= 0, got ", scale);
+  }
 };
 
 /// Nothing comes back through the basis: moments are followed, the weight only decays. For residuals that act on the

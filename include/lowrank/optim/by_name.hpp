@@ -25,7 +25,7 @@ using optimizer_factory = std::function<std::unique_ptr<matrix_optimizer<E>>(E&,
 template <executor E>
 struct named_optimizer {
   optimizer_factory<E> make;
-  float weight_decay{};   ///< as the options said; pass it to the steps
+  float weight_decay{};  ///< as the options said; pass it to the steps
   bool low_rank{};
 };
 
@@ -67,7 +67,8 @@ struct named_finder : basis::one_sided {
   void find(E& exec, finder_inputs<E, G> const& in, view_of<E> p, std::int32_t* failed) const {
     std::visit(
         [&](auto const& f) {
-          if constexpr (is_dense_gradient<G> || std::remove_cvref_t<decltype(f)>::traits.takes_factored) f.find(exec, in, p, failed);
+          if constexpr (is_dense_gradient<G> || std::remove_cvref_t<decltype(f)>::traits.takes_factored)
+            f.find(exec, in, p, failed);
         },
         chosen);
   }
@@ -93,7 +94,8 @@ struct named_transport {
     require(!o.take_switch(variant), "by_name", "adam's ", variant, " is not available");
   out.correction = o.take_switch("correct_bias", "true") ? rule::bias_correction::on : rule::bias_correction::off;
   out.epsilon_added_to = o.take_choice<rule::epsilon_form>(
-      "epsilon", {{"corrected_root", rule::epsilon_form::corrected_root}, {"raw_root", rule::epsilon_form::raw_root}}, out.epsilon_added_to);
+      "epsilon", {{"corrected_root", rule::epsilon_form::corrected_root}, {"raw_root", rule::epsilon_form::raw_root}},
+      out.epsilon_added_to);
   return out;
 }
 [[nodiscard]] inline rule::adafactor named_adafactor(option_list& o) {
@@ -130,7 +132,8 @@ struct named_transport {
 template <class Rule>
 [[nodiscard]] Rule with_named_decay(option_list& o, Rule rule) {
   rule.decay = o.take_choice<decay_order>(
-      "decay", {{"before", decay_order::before}, {"after", decay_order::after}, {"coupled", decay_order::coupled}}, rule.decay);
+      "decay", {{"before", decay_order::before}, {"after", decay_order::after}, {"coupled", decay_order::coupled}},
+      rule.decay);
   return rule;
 }
 
@@ -151,11 +154,13 @@ template <class Rule>
 /// every_step), seed.
 /// Throws: argument_error for unknown names, unknown or misspelt options, and values outside their domain.
 template <executor E>
-[[nodiscard]] named_optimizer<E> by_name(std::string_view name, option_list options, by_name_context<E> const& context = {});
+[[nodiscard]] named_optimizer<E> by_name(std::string_view name, option_list options,
+                                         by_name_context<E> const& context = {});
 
 /// Names that `by_name` knows.
 [[nodiscard]] inline std::vector<std::string_view> known_optimizers() {
-  return {"adamw", "adamw_torch", "adam", "sgd", "adafactor", "lion", "galore_adamw", "galore_adafactor", "galore_sgd", "galore_lion"};
+  return {"adamw",        "adamw_torch",      "adam",       "sgd",        "adafactor", "lion",
+          "galore_adamw", "galore_adafactor", "galore_sgd", "galore_lion"};
 }
 
 }  // namespace lowrank

@@ -20,7 +20,8 @@ struct pick {
 };
 template <class Slot, class Default, class Head, class... Tail>
 struct pick<Slot, Default, Head, Tail...> {
-  static_assert(fills_a_slot<Head>, "lowrank: this policy fits no slot (refresh, transport, residual, lift, basis format)");
+  static_assert(fills_a_slot<Head>,
+                "lowrank: this policy fits no slot (refresh, transport, residual, lift, basis format)");
   template <class P>
   static constexpr bool here = std::same_as<typename P::fills, Slot>;
   static_assert(!here<Head> || !(here<Tail> || ...), "lowrank: two policies for one slot");

@@ -27,8 +27,8 @@ namespace detail {
 
 /// The values a state may name, as a closed list, so that a state behind an interface can still be walked.
 template <memory_space S, class... T>
-using state_values = std::variant<T*..., identity_ref<T>..., buffer<float, S>*, buffer<bf16, S>*, buffer<std::int64_t, S>*,
-                                  buffer<std::uint8_t, S>*>;
+using state_values = std::variant<T*..., identity_ref<T>..., buffer<float, S>*, buffer<bf16, S>*,
+                                  buffer<std::int64_t, S>*, buffer<std::uint8_t, S>*>;
 template <memory_space S>
 using state_value = state_values<S, std::uint8_t, std::uint32_t, std::int64_t, float, double, side>;
 
@@ -99,7 +99,8 @@ class erased_optimizer final : public matrix_optimizer<E> {
     auto const status = std::visit(
         [&](auto const& w, auto const& gradient) -> step_status {
           using given = std::remove_cvref_t<decltype(gradient)>;
-          if constexpr (is_dense_gradient<given> || accepts_factored) return settings_.step(exec, state_, w, gradient, o);
+          if constexpr (is_dense_gradient<given> || accepts_factored)
+            return settings_.step(exec, state_, w, gradient, o);
           else throw argument_error{"lowrank::matrix_optimizer::step: this optimizer needs the dense gradient"};
         },
         weight, g);
@@ -116,7 +117,8 @@ class erased_optimizer final : public matrix_optimizer<E> {
           },
           g);
     } else {
-      throw argument_error{"lowrank::matrix_optimizer::accumulate: a full-rank optimizer has no subspace to accumulate in"};
+      throw argument_error{
+          "lowrank::matrix_optimizer::accumulate: a full-rank optimizer has no subspace to accumulate in"};
     }
   }
   step_status step_accumulated(E& exec, any_weight<E> const& weight, step_options const& o) override {

@@ -32,7 +32,8 @@ class option_list {
   }
   /// Refuses a name that is there already.
   void set(std::string_view name, std::string_view value) {
-    for (auto const& known : entries_) require(known.name != name, "option_list", "option \"", name, "\" is given twice");
+    for (auto const& known : entries_)
+      require(known.name != name, "option_list", "option \"", name, "\" is given twice");
     entries_.push_back({std::string{name}, unquoted(value)});
   }
 
@@ -57,7 +58,8 @@ class option_list {
   [[nodiscard]] bool take_switch(std::string_view name, std::string_view otherwise = "false") {
     auto const text = take(name, otherwise);
     if (text == "true" || text == "True" || text == "1") return true;
-    require(text == "false" || text == "False" || text == "0", "option_list", "option \"", name, "\" must be true or false, got \"", text, "\"");
+    require(text == "false" || text == "False" || text == "0", "option_list", "option \"", name,
+            "\" must be true or false, got \"", text, "\"");
     return false;
   }
   /// Two numbers: "(0.9, 0.999)" or "[0.9, 0.999]". `first` and `second` are left alone where the option is absent.
@@ -66,13 +68,15 @@ class option_list {
     if (text.empty()) return;
     auto const comma = text.find(',');
     bool const bracketed = (text.front() == '(' && text.back() == ')') || (text.front() == '[' && text.back() == ']');
-    require(text.size() >= 5 && comma != std::string::npos && bracketed, "option_list", "option \"", name, "\" must be a pair like (0.9, 0.999), got \"", text, "\"");
+    require(text.size() >= 5 && comma != std::string::npos && bracketed, "option_list", "option \"", name,
+            "\" must be a pair like (0.9, 0.999), got \"", text, "\"");
     first = number<double>(name, text.substr(1, comma - 1));
     second = number<double>(name, text.substr(comma + 1, text.size() - comma - 2));
   }
   /// The value that `choices` gives the name; refuses other names, listing the known ones.
   template <class T>
-  [[nodiscard]] T take_choice(std::string_view name, std::vector<std::pair<std::string_view, T>> const& choices, T otherwise) {
+  [[nodiscard]] T take_choice(std::string_view name, std::vector<std::pair<std::string_view, T>> const& choices,
+                              T otherwise) {
     auto const text = take(name, std::string_view{});
     if (text.empty()) return otherwise;
     std::string known;
@@ -80,12 +84,14 @@ class option_list {
       if (text == spelling) return value;
       known += (known.empty() ? "" : ", ") + std::string{spelling};
     }
-    throw argument_error{detail::join("lowrank::option_list: option \"", name, "\" must be one of ", known, "; got \"", text, "\"")};
+    throw argument_error{
+        detail::join("lowrank::option_list: option \"", name, "\" must be one of ", known, "; got \"", text, "\"")};
   }
   /// Refuses whatever nobody asked for: a misspelt option must not be ignored in silence.
   void require_empty(std::string_view optimizer) const {
     if (!entries_.empty())
-      throw argument_error{detail::join("lowrank::by_name: ", optimizer, " has no option \"", entries_.front().name, "\"")};
+      throw argument_error{
+          detail::join("lowrank::by_name: ", optimizer, " has no option \"", entries_.front().name, "\"")};
   }
 
  private:
@@ -109,7 +115,8 @@ class option_list {
     text = trimmed(text);
     T value{};
     auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    require(error == std::errc{} && end == text.data() + text.size(), "option_list", "option \"", name, "\" must be a number, got \"", text, "\"");
+    require(error == std::errc{} && end == text.data() + text.size(), "option_list", "option \"", name,
+            "\" must be a number, got \"", text, "\"");
     return value;
   }
 

@@ -29,7 +29,8 @@ struct parameter_group {
 [[nodiscard]] inline auto matrices_named(std::vector<std::string> parts) {
   return [parts = std::move(parts)](std::string_view name, extents shape) {
     if (shape.rows < 2 || shape.cols < 2) return false;
-    return std::any_of(parts.begin(), parts.end(), [&](auto const& part) { return name.find(part) != std::string_view::npos; });
+    return std::any_of(parts.begin(), parts.end(),
+                       [&](auto const& part) { return name.find(part) != std::string_view::npos; });
   };
 }
 /// The predicate of the last group.
@@ -47,8 +48,8 @@ struct set_report {
 
 struct set_options {
   float learning_rate{1e-3F};
-  float grad_scale{1};       ///< multiplies every gradient
-  double clip_norm{0};       ///< global norm to clip the scaled gradients to; 0 does not look at it
+  float grad_scale{1};  ///< multiplies every gradient
+  double clip_norm{0};  ///< global norm to clip the scaled gradients to; 0 does not look at it
 };
 
 /// The optimizers of a model over weights that the caller owns. Tensor ids are the order of `add`.
@@ -64,7 +65,8 @@ class parameter_set {
   index_t add(E& exec, std::string name, any_weight<E> weight) {
     extents const shape = shape_of<E>(weight);
     require(names_.insert(name).second, "parameter_set::add", "the name \"", name, "\" is taken");
-    auto const group = std::find_if(groups_.begin(), groups_.end(), [&](auto const& g) { return g.matches(name, shape); });
+    auto const group =
+        std::find_if(groups_.begin(), groups_.end(), [&](auto const& g) { return g.matches(name, shape); });
     require(group != groups_.end(), "parameter_set::add", "no group matches \"", name, "\" (", shape, ")");
     auto optimizer = group->make(exec, shape, static_cast<std::uint32_t>(parameters_.size()));
     bool const sums = batches_ == micro_batches::many && !optimizer->accumulates();
@@ -89,8 +91,9 @@ class parameter_set {
     index_t most = 0;
     for (auto const& p : parameters_) {
       index_t const factored = p.optimizer->takes_factored() ? tokens : 0;
-      most = std::max({most, p.optimizer->workspace_bytes(p.weight, 0), p.optimizer->workspace_bytes(p.weight, factored),
-                       scratch_bytes<double>(1) + gradient_norm_bytes(shape_of<E>(p.weight), tokens)});
+      most =
+          std::max({most, p.optimizer->workspace_bytes(p.weight, 0), p.optimizer->workspace_bytes(p.weight, factored),
+                    scratch_bytes<double>(1) + gradient_norm_bytes(shape_of<E>(p.weight), tokens)});
     }
     return most;
   }
@@ -132,11 +135,13 @@ class parameter_set {
   void accumulate(E& exec, std::span<any_gradient<E> const> gradients) {
     require<shape_error>(static_cast<index_t>(gradients.size()) == size(), "parameter_set::accumulate", "has ", size(),
                          " parameters, got ", gradients.size(), " gradients");
-    for (index_t i = 0; i < size(); ++i) check_shape(i, gradients[static_cast<std::size_t>(i)], "parameter_set::accumulate");
+    for (index_t i = 0; i < size(); ++i)
+      check_shape(i, gradients[static_cast<std::size_t>(i)], "parameter_set::accumulate");
     for (index_t i = 0; i < size(); ++i) accumulate_one(exec, i, gradients[static_cast<std::size_t>(i)]);
   }
   void accumulate_one(E& exec, index_t i, any_gradient<E> const& g) {
-    require<state_error>(batches_ == micro_batches::many, "parameter_set::accumulate", "make the set with micro_batches::many");
+    require<state_error>(batches_ == micro_batches::many, "parameter_set::accumulate",
+                         "make the set with micro_batches::many");
     check_shape(i, g, "parameter_set::accumulate");
     auto& p = at(i);
     if (p.optimizer->accumulates()) {
@@ -156,8 +161,9 @@ class parameter_set {
     float scale = options.grad_scale;
     if (options.clip_norm > 0) {
       for (auto const& p : parameters_)
-        require(!p.optimizer->accumulates(), "parameter_set::step_accumulated", "\"", p.name,
-                "\" accumulates in its subspace, so the global norm is not known; pass a grad_scale instead of clip_norm");
+        require(
+            !p.optimizer->accumulates(), "parameter_set::step_accumulated", "\"", p.name,
+            "\" accumulates in its subspace, so the global norm is not known; pass a grad_scale instead of clip_norm");
       report.gradient_norm = std::abs(static_cast<double>(scale)) * norm_of_sums(exec);
       if (!is_finite(report.gradient_norm)) {
         for (auto& p : parameters_) p.pending = 0;
@@ -200,7 +206,8 @@ class parameter_set {
   [[nodiscard]] parameter const& at(index_t i) const { return const_cast<parameter_set*>(this)->at(i); }
 
   static void check(set_options const& o) {
-    require(is_finite(o.clip_norm) && o.clip_norm >= 0, "parameter_set", "clip_norm must be finite and >= 0, got ", o.clip_norm);
+    require(is_finite(o.clip_norm) && o.clip_norm >= 0, "parameter_set", "clip_norm must be finite and >= 0, got ",
+            o.clip_norm);
     detail::check_options({.learning_rate = o.learning_rate, .grad_scale = o.grad_scale}, "parameter_set");
   }
   static void refuse_clipping(set_options const& o, char const* caller) {
@@ -212,7 +219,8 @@ class parameter_set {
     require<shape_error>(given == shape(i), caller, "\"", at(i).name, "\" is ", shape(i), ", its gradient ", given);
   }
   [[nodiscard]] static step_options of(parameter const& p, set_options const& o, float scale) noexcept {
-    return {static_cast<float>(static_cast<double>(o.learning_rate) * p.options.learning_rate_scale), p.options.weight_decay, scale};
+    return {static_cast<float>(static_cast<double>(o.learning_rate) * p.options.learning_rate_scale),
+            p.options.weight_decay, scale};
   }
   [[nodiscard]] static float clipped(float scale, double norm, double limit) noexcept {
     return norm > limit ? static_cast<float>(static_cast<double>(scale) * limit / norm) : scale;
@@ -229,10 +237,12 @@ class parameter_set {
   }
   step_status step_sum(E& exec, index_t i, set_options const& options, float scale) {
     auto& p = at(i);
-    require<state_error>(p.pending > 0, "parameter_set::step_accumulated", "nothing was accumulated for \"", p.name, "\"");
+    require<state_error>(p.pending > 0, "parameter_set::step_accumulated", "nothing was accumulated for \"", p.name,
+                         "\"");
     p.pending = 0;
     if (p.optimizer->accumulates()) return p.optimizer->step_accumulated(exec, p.weight, of(p, options, scale));
-    const_view_of<E> const sum = row_major<typename E::space>(static_cast<float const*>(p.sum.data()), shape_of<E>(p.weight));
+    const_view_of<E> const sum =
+        row_major<typename E::space>(static_cast<float const*>(p.sum.data()), shape_of<E>(p.weight));
     return p.optimizer->step(exec, p.weight, sum, of(p, options, scale));
   }
   static void add(E& exec, const_view_of<E> g, float beta, view_of<E> sum) {
@@ -250,7 +260,8 @@ class parameter_set {
   [[nodiscard]] double norm_of_sums(E& exec) {
     double total = 0;
     for (auto const& p : parameters_)
-      total += norm_squared(exec, const_view_of<E>(row_major<typename E::space>(static_cast<float const*>(p.sum.data()), shape_of<E>(p.weight))));
+      total += norm_squared(exec, const_view_of<E>(row_major<typename E::space>(static_cast<float const*>(p.sum.data()),
+                                                                                shape_of<E>(p.weight))));
     return std::sqrt(total);
   }
   /// Synchronises on a device: clipping needs the number.

@@ -26,7 +26,8 @@ using galore_lion = compose<rule::lion, basis::randomized>;
 template <class Optimizer = galore_adamw>
 [[nodiscard]] Optimizer galore_torch_settings(index_t rank) {
   Optimizer out{.rank = rank};
-  if constexpr (requires { out.rule.epsilon_added_to; }) static_cast<rule::adam_formula&>(out.rule) = rule::adam_formula::galore();
+  if constexpr (requires { out.rule.epsilon_added_to; })
+    static_cast<rule::adam_formula&>(out.rule) = rule::adam_formula::galore();
   out.lift.scale = 0.25F;
   return out;
 }

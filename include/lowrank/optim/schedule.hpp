@@ -26,7 +26,8 @@ struct warmup_cosine {
   void check() const {
     require(warmup >= 0 && total >= 1 && warmup <= total, "schedule::warmup_cosine",
             "needs 0 <= warmup <= total and total >= 1, got warmup ", warmup, ", total ", total);
-    require(is_finite(floor) && floor >= 0 && floor <= 1, "schedule::warmup_cosine", "floor must be in [0, 1], got ", floor);
+    require(is_finite(floor) && floor >= 0 && floor <= 1, "schedule::warmup_cosine", "floor must be in [0, 1], got ",
+            floor);
   }
   [[nodiscard]] double factor(index_t step) const noexcept {
     if (step < warmup) return static_cast<double>(step + 1) / static_cast<double>(warmup);

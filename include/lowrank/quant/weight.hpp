@@ -14,8 +14,8 @@ namespace lowrank {
 /// panel from the executor's scratch; `close` puts the panel back in the weight's own format.
 /// Panels start at multiples of `row_quantum()` rows.
 template <class W, class E>
-concept weight_view = executor<E> && requires(W const w, E& exec, index_t row, view_of<E> panel, rng_key key,
-                                              step_record const* record) {
+concept weight_view = executor<E> &&
+    requires(W const w, E& exec, index_t row, view_of<E> panel, rng_key key, step_record const* record) {
   { W::panels } -> std::convertible_to<bool>;
   { w.shape() } -> std::same_as<extents>;
   { w.row_quantum() } -> std::same_as<index_t>;
@@ -77,11 +77,14 @@ struct bf16_weight {
   template <executor E>
   void close(E& exec, index_t begin, index_t end, view_of<E> panel, rng_key key, step_record const* record) const {
     key.purpose = rng_purpose::rounding;
-    detail::store_panel(exec, panel, record, [out = values.row_range(begin, end), key, begin, mode = rounding](
-                                                 index_t i, index_t j, float value) {
-      if (mode == weight_rounding::nearest) out(i, j) = to_bf16(value);
-      else out(i, j) = to_bf16_stochastic(value, random_16(key, static_cast<std::uint64_t>((begin + i) * out.cols + j)));
-    });
+    detail::store_panel(
+        exec, panel, record,
+        [out = values.row_range(begin, end), key, begin, mode = rounding](index_t i, index_t j, float value) {
+          if (mode == weight_rounding::nearest) out(i, j) = to_bf16(value);
+          else
+            out(i, j) =
+                to_bf16_stochastic(value, random_16(key, static_cast<std::uint64_t>((begin + i) * out.cols + j)));
+        });
   }
 };
 

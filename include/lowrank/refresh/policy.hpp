@@ -12,9 +12,9 @@ namespace lowrank {
 /// What became of an attempted refresh. Read by the policy at the next call, on every executor, so that host and device
 /// decide alike and nobody waits.
 struct refresh_report {
-  index_t call{};              ///< the call it belongs to
+  index_t call{};  ///< the call it belongs to
   index_t rank{};
-  double captured{-1};         ///< ‖PᵀG‖² / ‖G‖² right after the refresh; -1 where it was not measured
+  double captured{-1};  ///< ‖PᵀG‖² / ‖G‖² right after the refresh; -1 where it was not measured
   std::uint8_t attempted{}, accepted{};
   std::uint8_t bad_gradient{};  ///< refused because of the gradient: try again at once
   std::uint8_t unchanged{};     ///< a zero gradient: the basis was kept
@@ -33,7 +33,7 @@ struct refresh_report {
 /// `due(state, call)`: does call number `call` find a new basis? (The first one always does.) `observe` sees each report.
 template <class P>
 concept refresh_policy = std::same_as<typename P::fills, slots::refresh> &&
-                         requires(P const policy, typename P::state& state, refresh_report const& report) {
+    requires(P const policy, typename P::state& state, refresh_report const& report) {
   policy.check();
   { policy.init(std::uint32_t{}) } -> std::same_as<typename P::state>;
   { policy.due(state, index_t{}) } -> std::same_as<bool>;

@@ -28,7 +28,7 @@ struct elementwise : Formula {
   template <memory_space S>
   struct state {
     std::array<typename Moment::template state<S>, moments> moment;
-    buffer<std::int64_t, S> steps{1};  ///< steps applied since the last reset
+    buffer<std::int64_t, S> steps{1};                 ///< steps applied since the last reset
     buffer<typename Formula::scalars, S> scalars{1};  ///< of the current step; not part of what is saved
 
     friend void visit_state(state& s, auto&& f) {
@@ -63,12 +63,12 @@ struct elementwise : Formula {
   template <executor E>
   void update(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> n, step_record const* record) const {
     auto const open = handles(s);
-    launch(exec, r.size(), [=, c = s.scalars.data(), from = r.data, to = n.data](auto tile, index_t first,
-                                                                                  index_t valid) {
-      auto g = tile.load(from + first, valid);
-      turn(tile, g, record->grad_scale, open, *c, *record, first, valid);
-      tile.store(to + first, g, valid);
-    });
+    launch(exec, r.size(),
+           [=, c = s.scalars.data(), from = r.data, to = n.data](auto tile, index_t first, index_t valid) {
+             auto g = tile.load(from + first, valid);
+             turn(tile, g, record->grad_scale, open, *c, *record, first, valid);
+             tile.store(to + first, g, valid);
+           });
   }
   /// The whole step of a packed full-rank weight in one pass: W <- keep W + down X, X = rate N.
   /// Cost: for fp32 and two moments 28 bytes an element.
@@ -76,19 +76,19 @@ struct elementwise : Formula {
   void apply(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> w, step_record const* record) const {
     auto const open = handles(s);
     bool const coupled = this->decay == decay_order::coupled;
-    launch(exec, r.size(), [=, c = s.scalars.data(), from = r.data, to = w.data](auto tile, index_t first,
-                                                                                  index_t valid) {
-      if (record->skip != 0) return;
-      using real = typename decltype(tile)::real;
-      auto g = tile.load(from + first, valid);
-      auto weight = tile.load(to + first, valid);
-      real const in{record->grad_scale}, pull{record->decay};
-      if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, weight[k], in * g[k]); });
-      turn(tile, g, coupled ? 1.0F : record->grad_scale, open, *c, *record, first, valid);
-      real const keep{record->keep}, down{record->down};
-      tile.each([&](auto k) { weight[k] = fused_multiply_add(down, g[k], keep * weight[k]); });
-      tile.store(to + first, weight, valid);
-    });
+    launch(exec, r.size(),
+           [=, c = s.scalars.data(), from = r.data, to = w.data](auto tile, index_t first, index_t valid) {
+             if (record->skip != 0) return;
+             using real = typename decltype(tile)::real;
+             auto g = tile.load(from + first, valid);
+             auto weight = tile.load(to + first, valid);
+             real const in{record->grad_scale}, pull{record->decay};
+             if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, weight[k], in * g[k]); });
+             turn(tile, g, coupled ? 1.0F : record->grad_scale, open, *c, *record, first, valid);
+             real const keep{record->keep}, down{record->down};
+             tile.each([&](auto k) { weight[k] = fused_multiply_add(down, g[k], keep * weight[k]); });
+             tile.store(to + first, weight, valid);
+           });
   }
   template <executor E>
   void reset(E& exec, state<typename E::space>& s) const {

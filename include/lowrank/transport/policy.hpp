@@ -9,7 +9,7 @@ namespace lowrank {
 
 template <class T, class R, class E>
 concept transport_policy = std::same_as<typename T::fills, slots::transport> &&
-                           requires(T const transport, R const rule, state_of<R, typename E::space>& state, E& exec) {
+    requires(T const transport, R const rule, state_of<R, typename E::space>& state, E& exec) {
   transport.apply(exec, rule, state);
 };
 

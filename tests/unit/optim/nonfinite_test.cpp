@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "lowrank/lowrank.hpp"
+#include "lowrank/optim/schedule.hpp"
 #include "support/optimizers.hpp"
 
 namespace {

@@ -17,7 +17,9 @@ template <executor E>
 [[nodiscard]] named_finder<E> take_finder(option_list& o, by_name_context<E> const& context) {
   enum class kind : std::uint8_t { randomized, svd, stiefel, given };
   auto const which = o.take_choice<kind>(
-      "finder", {{"randomized", kind::randomized}, {"svd", kind::svd}, {"stiefel", kind::stiefel}, {"given", kind::given}}, kind::randomized);
+      "finder",
+      {{"randomized", kind::randomized}, {"svd", kind::svd}, {"stiefel", kind::stiefel}, {"given", kind::given}},
+      kind::randomized);
   named_finder<E> out;
   if (which == kind::svd) out.chosen = named_svd<E>{{}, context.exact_svd};
   if (which == kind::stiefel) out.chosen = basis::stiefel{};
@@ -46,7 +48,8 @@ template <executor E, class Finder, class Format, class Rule>
   out.accumulate_in = o.take_choice<accumulation>(
       "accumulate", {{"none", accumulation::none}, {"projected", accumulation::projected}}, accumulation::none);
   out.measure = o.take_choice<certificate>(
-      "measure", {{"never", certificate::never}, {"at_refresh", certificate::at_refresh}, {"every_step", certificate::every_step}},
+      "measure",
+      {{"never", certificate::never}, {"at_refresh", certificate::at_refresh}, {"every_step", certificate::every_step}},
       certificate::never);
   out.rule = rule;
   out.finder = std::move(finder);
@@ -86,7 +89,8 @@ template <executor E, class Rule>
 
 /// Throws where `known_optimizers` does not have the name.
 template <executor E>
-[[nodiscard]] optimizer_factory<E> factory_by_name(std::string_view name, option_list& o, by_name_context<E> const& context) {
+[[nodiscard]] optimizer_factory<E> factory_by_name(std::string_view name, option_list& o,
+                                                   by_name_context<E> const& context) {
   using adam = rule::adam_formula;
   auto const named = [&](adam convention) { return with_named_decay(o, named_adam(o, convention)); };
   auto const whole = [&](auto rule) { return full_rank_by_options<E>(o, rule); };
@@ -110,7 +114,8 @@ template <executor E>
 template <executor E>
 named_optimizer<E> by_name(std::string_view name, option_list options, by_name_context<E> const& context) {
   double const decay = options.take("weight_decay", 0.0);
-  require(is_finite(static_cast<float>(decay)) && decay >= 0, "by_name", "weight_decay must be finite and >= 0, got ", decay);
+  require(is_finite(static_cast<float>(decay)) && decay >= 0, "by_name", "weight_decay must be finite and >= 0, got ",
+          decay);
   named_optimizer<E> out{.make = detail::factory_by_name<E>(name, options, context),
                          .weight_decay = static_cast<float>(decay),
                          .low_rank = name.starts_with("galore_")};

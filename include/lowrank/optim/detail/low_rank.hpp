@@ -136,6 +136,8 @@ template <executor E, weight_view<E> W, gradient_argument G>
 step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const& weight, G const& given,
                                    step_options const& options) const {
   auto const g = as_gradient(given);
+  static_assert(std::same_as<typename G::space, typename E::space>,
+                "lowrank: the gradient must be in the memory space of the executor");
   static_assert(has_products<E>, "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
   detail::check_options(options, "low_rank::step");
   detail::check_weight(s.weight, weight, "low_rank::step");
