@@ -28,6 +28,13 @@ namespace llama {
   return text;
 }
 
+/// A young model writes any bytes; a terminal wants ASCII.
+[[nodiscard]] inline std::string printable(std::string text) {
+  for (char& c : text)
+    if (c != '\n' && (c < 32 || c > 126)) c = '?';
+  return text;
+}
+
 /// One line of the table: a heading and how to fill it for a run.
 struct report_row {
   std::string heading;
@@ -172,11 +179,11 @@ struct curve {
 }
 [[nodiscard]] inline std::string escaped(std::string const& text) {
   std::string out;
-  for (char const c : text) {
+  for (char const c : printable(text)) {
     if (c == '&') out += "&amp;";
     else if (c == '<') out += "&lt;";
     else if (c == '>') out += "&gt;";
-    else if (static_cast<unsigned char>(c) >= 32 || c == '\n') out += static_cast<unsigned char>(c) < 127 ? c : '?';
+    else out += c;
   }
   return out;
 }

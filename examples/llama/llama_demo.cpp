@@ -125,7 +125,7 @@ int run(demo_settings s) {
     }
   }
   print_table(results);
-  std::printf("\ntext from %s:\n%s\n", results.back().name.c_str(), results.back().sample.c_str());
+  std::printf("\ntext from %s:\n%s\n", results.back().name.c_str(), printable(results.back().sample).c_str());
   if (!s.report.empty()) {
     std::ofstream out{s.report};
     out << to_json(s, results).dump(1) << "\n";

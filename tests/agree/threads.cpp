@@ -41,7 +41,8 @@ TEST_CASE("random numbers, sketches, norms and bases") {
 
 /// The weight after a few steps with refreshes, and the state.
 template <class Optimizer, class Gradient>
-std::pair<matrix<float>, state_copy> trained(Optimizer const& optimizer, int threads, extents shape, Gradient const& gradient) {
+std::pair<matrix<float>, state_copy> trained(Optimizer const& optimizer, int threads, extents shape,
+                                             Gradient const& gradient) {
   host_executor exec{{.threads = threads, .scratch_bytes = 1 << 24}};
   auto state = optimizer.init(exec, shape, 5);
   auto w = random_matrix(shape, 1);
@@ -61,12 +62,16 @@ TEST_CASE("whole trajectories, compiled here") {
       right.push_back(gradient_of_step({70, shape.cols}, k + 50));
     }
     auto const whole = [&](index_t k) { return read(dense[static_cast<std::size_t>(k)]); };
-    auto const factored = [&](index_t k) { return outer_product<>{read(left[static_cast<std::size_t>(k)]), read(right[static_cast<std::size_t>(k)])}; };
-    auto const a = trained(galore, 1, shape, whole), b = trained(galore, 1, shape, factored), c = trained(factors, 1, shape, whole),
-               d = trained(adamw{}, 1, shape, whole);
+    auto const factored = [&](index_t k) {
+      return outer_product<>{read(left[static_cast<std::size_t>(k)]), read(right[static_cast<std::size_t>(k)])};
+    };
+    auto const a = trained(galore, 1, shape, whole), b = trained(galore, 1, shape, factored),
+               c = trained(factors, 1, shape, whole), d = trained(adamw{}, 1, shape, whole);
     for (int const threads : {2, 3, 8}) {
       CAPTURE(threads);
-      auto const same = [&](auto const& one, auto const& other) { return same_bits(one.first, other.first) && one.second == other.second; };
+      auto const same = [&](auto const& one, auto const& other) {
+        return same_bits(one.first, other.first) && one.second == other.second;
+      };
       CHECK(same(trained(galore, threads, shape, whole), a));
       CHECK(same(trained(galore, threads, shape, factored), b));
       CHECK(same(trained(factors, threads, shape, whole), c));
@@ -77,9 +82,14 @@ TEST_CASE("whole trajectories, compiled here") {
 
 TEST_CASE("whole trajectories of every kind, bf16 weights among them") {
   std::vector<std::pair<std::string, std::string>> const all{
-      {"galore_adamw", "rank=24, update_proj_gap=2, basis_format=bf16"}, {"galore_adamw", "rank=24, update_proj_gap=2, proj_type=full"},
-      {"galore_adafactor", "rank=24, update_proj_gap=2, scale_parameter=true"}, {"galore_sgd", "rank=24, update_proj_gap=2, finder=stiefel"},
-      {"galore_lion", "rank=190, update_proj_gap=2"}, {"adafactor", "beta1=0.9"}, {"lion", ""}, {"sgd", "momentum=0.9"}};
+      {"galore_adamw", "rank=24, update_proj_gap=2, basis_format=bf16"},
+      {"galore_adamw", "rank=24, update_proj_gap=2, proj_type=full"},
+      {"galore_adafactor", "rank=24, update_proj_gap=2, scale_parameter=true"},
+      {"galore_sgd", "rank=24, update_proj_gap=2, finder=stiefel"},
+      {"galore_lion", "rank=190, update_proj_gap=2"},
+      {"adafactor", "beta1=0.9"},
+      {"lion", ""},
+      {"sgd", "momentum=0.9"}};
   extents const shape{300, 190};
   for (auto const& [name, options] : all) {
     CAPTURE(name);
@@ -90,7 +100,8 @@ TEST_CASE("whole trajectories of every kind, bf16 weights among them") {
       host_executor exec{{.threads = threads, .scratch_bytes = 1 << 24}};
       auto o = make_named(exec, name, options, shape);
       auto& w = weights.emplace_back(shape);
-      for (index_t k = 0; k < 4; ++k) o->step(exec, bf16_weight<>{w.view()}, read(gradient_of_step(shape, k)), {.learning_rate = 0.01F});
+      for (index_t k = 0; k < 4; ++k)
+        o->step(exec, bf16_weight<>{w.view()}, read(gradient_of_step(shape, k)), {.learning_rate = 0.01F});
       states.push_back(saved(*o));
     }
     for (std::size_t i = 1; i < weights.size(); ++i) {

@@ -5,7 +5,7 @@
 
 using optimizer = lowrank::galore_adamw_with<lowrank::basis::svd>;
 
-void step(optimizer const& o, lowrank::host_executor& exec, optimizer::state<lowrank::host_space>& state, lowrank::matrix_view<float> w,
-          lowrank::outer_product<> g) {
+void step(optimizer const& o, lowrank::host_executor& exec, optimizer::state<lowrank::host_space>& state,
+          lowrank::matrix_view<float> w, lowrank::outer_product<> g) {
   o.step(exec, state, w, g, {});
 }

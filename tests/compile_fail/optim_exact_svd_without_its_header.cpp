@@ -4,7 +4,7 @@
 
 using optimizer = lowrank::galore_adamw_with<lowrank::basis::svd>;
 
-void step(optimizer const& o, lowrank::host_executor& exec, optimizer::state<lowrank::host_space>& state, lowrank::matrix_view<float> w,
-          lowrank::matrix_view<float const> g) {
+void step(optimizer const& o, lowrank::host_executor& exec, optimizer::state<lowrank::host_space>& state,
+          lowrank::matrix_view<float> w, lowrank::matrix_view<float const> g) {
   o.step(exec, state, w, g, {});
 }

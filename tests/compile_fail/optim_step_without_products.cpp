@@ -5,7 +5,7 @@
 
 using optimizer = lowrank::low_rank<lowrank::rule::sgd, lowrank::basis::given>;
 
-void step(optimizer const& o, lowrank::host_executor& exec, optimizer::state<lowrank::host_space>& state, lowrank::matrix_view<float> w,
-          lowrank::matrix_view<float const> g) {
+void step(optimizer const& o, lowrank::host_executor& exec, optimizer::state<lowrank::host_space>& state,
+          lowrank::matrix_view<float> w, lowrank::matrix_view<float const> g) {
   o.step(exec, state, w, g, {});
 }

@@ -1,4 +1,5 @@
 // expect-error: "static assertion failed: lowrank: two policies for one slot"
 #include "lowrank/lowrank.hpp"
 
-lowrank::compose<lowrank::rule::adam, lowrank::basis::randomized, lowrank::transport::reset, lowrank::transport::keep> optimizer;
+lowrank::compose<lowrank::rule::adam, lowrank::basis::randomized, lowrank::transport::reset, lowrank::transport::keep>
+    optimizer;

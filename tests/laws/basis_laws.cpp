@@ -42,22 +42,28 @@ TEST_CASE("orthonormal as stored: 20 sqrt(r) eps in fp32, 2^-7 sqrt(r) in bf16")
   for (std::string const finder : {"randomized", "randomized, power_iterations=0, oversampling=0", "svd", "stiefel"})
     for (bool const narrow : {false, true})
       for (std::string const side : {"std", "reverse_std", "left", "right", "full"})
-        for (extents const shape : {extents{60, 90}, extents{90, 60}, extents{48, 48}, extents{1, 40}, extents{40, 1}, extents{70, 5}})
+        for (extents const shape :
+             {extents{60, 90}, extents{90, 60}, extents{48, 48}, extents{1, 40}, extents{40, 1}, extents{70, 5}})
           for (index_t const rank : {1, 16, 500}) {
             CAPTURE(finder);
             CAPTURE(narrow);
             CAPTURE(side);
             CAPTURE(shape);
-            auto o = make_named(exec, "galore_adamw", "rank=" + std::to_string(rank) + ", update_proj_gap=2, proj_type=" + side +
-                                (narrow ? ", basis_format=bf16" : "") + ", finder=" + finder, shape);
+            auto o = make_named(exec, "galore_adamw",
+                                "rank=" + std::to_string(rank) + ", update_proj_gap=2, proj_type=" + side +
+                                    (narrow ? ", basis_format=bf16" : "") + ", finder=" + finder,
+                                shape);
             auto w = random_matrix(shape, 1);
-            for (index_t k = 0; k < 3; ++k) REQUIRE(o->step(exec, fp32_weight<>{w.view()}, read(gradient_of_step(shape, k)), {}) == step_status::stepped);
+            for (index_t k = 0; k < 3; ++k)
+              REQUIRE(o->step(exec, fp32_weight<>{w.view()}, read(gradient_of_step(shape, k)), {}) ==
+                      step_status::stepped);
             index_t const r = std::min({rank, shape.rows, shape.cols});
             CHECK(o->rank() == r);
             auto const bases = bases_of(*o, shape, narrow);
             REQUIRE(bases.size() == (side == "full" ? 2 : 1));
             for (auto const& p : bases)
-              CHECK(departure_from_orthonormal(read(p)) <= std::sqrt(static_cast<double>(r)) * (narrow ? 0x1p-7 : 20 * eps));
+              CHECK(departure_from_orthonormal(read(p)) <=
+                    std::sqrt(static_cast<double>(r)) * (narrow ? 0x1p-7 : 20 * eps));
           }
 }
 
@@ -82,7 +88,8 @@ TEST_CASE("every finder but stiefel takes the leading directions of the gradient
     for (std::string const side : {"left", "right", "full"}) {
       CAPTURE(finder);
       CAPTURE(side);
-      auto o = make_named(exec, "galore_sgd", "rank=5, measure=at_refresh, proj_type=" + side + ", finder=" + finder, shape);
+      auto o =
+          make_named(exec, "galore_sgd", "rank=5, measure=at_refresh, proj_type=" + side + ", finder=" + finder, shape);
       auto w = random_matrix(shape, 1);
       o->step(exec, fp32_weight<>{w.view()}, read(g), {});
       double const all = squared_norm_of(read(g));
@@ -106,7 +113,8 @@ TEST_CASE("what is random depends on seed, tensor and call, and on nothing else"
   auto const first = [&](std::string const& options, std::uint32_t tensor, index_t steps) {
     auto o = make_named(exec, "galore_sgd", "rank=4, finder=stiefel, update_proj_gap=1" + options, shape, tensor);
     auto w = random_matrix(shape, 1);
-    for (index_t k = 0; k < steps; ++k) o->step(exec, fp32_weight<>{w.view()}, read(gradient_of_step(shape, 10 * steps + k)), {});
+    for (index_t k = 0; k < steps; ++k)
+      o->step(exec, fp32_weight<>{w.view()}, read(gradient_of_step(shape, 10 * steps + k)), {});
     return values_of<float>(*o, "basis.values");
   };
   auto const base = first("", 1, 1);

@@ -22,12 +22,15 @@ std::vector<rule_case> every_rule() {
   for (std::string const epsilon : {"corrected_root", "raw_root"})
     for (std::string const decay : {"before", "after"})
       for (std::string const correct : {"true", "false"})
-        all.push_back({"adamw", "eps=1e-6, betas=(0.8, 0.95), epsilon=" + epsilon + ", decay=" + decay + ", correct_bias=" + correct});
+        all.push_back({"adamw", "eps=1e-6, betas=(0.8, 0.95), epsilon=" + epsilon + ", decay=" + decay +
+                                    ", correct_bias=" + correct});
   for (std::string const decay : {"before", "after"}) {
-    for (std::string const form : {"momentum=0", "momentum=0.9", "momentum=0.9, nesterov=true", "momentum=0.9, dampening=0.3"})
+    for (std::string const form :
+         {"momentum=0", "momentum=0.9", "momentum=0.9, nesterov=true", "momentum=0.9, dampening=0.3"})
       all.push_back({"sgd", form + ", decay=" + decay});
     all.push_back({"lion", "betas=(0.9, 0.98), decay=" + decay});
-    for (std::string const form : {"beta1=None", "beta1=0.9", "beta1=None, scale_parameter=true", "beta1=0.7, scale_parameter=true"})
+    for (std::string const form :
+         {"beta1=None", "beta1=0.9", "beta1=None, scale_parameter=true", "beta1=0.7, scale_parameter=true"})
       all.push_back({"adafactor", form + ", decay=" + decay});
   }
   return all;
@@ -45,12 +48,14 @@ TEST_CASE("GaLore with P = I and scale 1 is its rule, bit for bit, in every conv
         CAPTURE(side);
         index_t const m = std::min(shape.rows, shape.cols);
         auto alone = make_named(exec, name, options, shape);
-        auto inside = make_named(exec, "galore_" + name, options + ", rank=512, scale=1, update_proj_gap=3, finder=given, proj_type=" + side,
+        auto inside = make_named(exec, "galore_" + name,
+                                 options + ", rank=512, scale=1, update_proj_gap=3, finder=given, proj_type=" + side,
                                  shape, 1, {{}, identity_basis(m)});
         auto w = random_matrix(shape, 1), v = random_matrix(shape, 1);
         for (index_t k = 0; k < 7; ++k) {
           auto const g = gradient_of_step(shape, k);
-          step_options const o{.learning_rate = 0.02F / static_cast<float>(k + 1), .weight_decay = 0.1F, .grad_scale = 0.7F};
+          step_options const o{
+              .learning_rate = 0.02F / static_cast<float>(k + 1), .weight_decay = 0.1F, .grad_scale = 0.7F};
           alone->step(exec, fp32_weight<>{w.view()}, read(g), o);
           REQUIRE(inside->step(exec, fp32_weight<>{v.view()}, read(g), o) == step_status::stepped);
         }
@@ -95,24 +100,26 @@ TEST_CASE("the fused pass over packed weights and the pass over any strides give
 
 TEST_CASE("a full-rank orthonormal basis changes a linear rule by rounding alone") {
   host_executor exec{{.threads = 2, .scratch_bytes = 1 << 22}};
-  for (std::string const rule : {"momentum=0", "momentum=0.9", "momentum=0.9, nesterov=true", "momentum=0.9, dampening=0.2"})
+  for (std::string const rule :
+       {"momentum=0", "momentum=0.9", "momentum=0.9, nesterov=true", "momentum=0.9, dampening=0.2"})
     for (extents const shape : {extents{24, 60}, extents{60, 24}, extents{32, 32}}) {
-        CAPTURE(rule);
-        CAPTURE(shape);
-        auto alone = make_named(exec, "sgd", rule + ", decay=before", shape);
-        // With momentum the moments are read in the old basis, so the basis stays; without, every step may have its own.
-        std::string const gap = rule == "momentum=0" ? "1" : "1000";
-        auto inside = make_named(exec, "galore_sgd", rule + ", rank=99, scale=1, finder=stiefel, update_proj_gap=" + gap, shape);
-        auto const start = random_matrix(shape, 2);
-        auto w = copy_of(read(start)), v = copy_of(read(start));
-        for (index_t k = 0; k < 10; ++k) {
-          auto const g = gradient_of_step(shape, k);
-          step_options const o{.learning_rate = 0.05F, .weight_decay = 0.01F};
-          alone->step(exec, fp32_weight<>{w.view()}, read(g), o);
-          inside->step(exec, fp32_weight<>{v.view()}, read(g), o);
-        }
-        CHECK(relative_deviation(v, w, start) < 3e-6);
+      CAPTURE(rule);
+      CAPTURE(shape);
+      auto alone = make_named(exec, "sgd", rule + ", decay=before", shape);
+      // With momentum the moments are read in the old basis, so the basis stays; without, every step may have its own.
+      std::string const gap = rule == "momentum=0" ? "1" : "1000";
+      auto inside =
+          make_named(exec, "galore_sgd", rule + ", rank=99, scale=1, finder=stiefel, update_proj_gap=" + gap, shape);
+      auto const start = random_matrix(shape, 2);
+      auto w = copy_of(read(start)), v = copy_of(read(start));
+      for (index_t k = 0; k < 10; ++k) {
+        auto const g = gradient_of_step(shape, k);
+        step_options const o{.learning_rate = 0.05F, .weight_decay = 0.01F};
+        alone->step(exec, fp32_weight<>{w.view()}, read(g), o);
+        inside->step(exec, fp32_weight<>{v.view()}, read(g), o);
       }
+      CHECK(relative_deviation(v, w, start) < 3e-6);
+    }
 }
 
 TEST_CASE("a full-rank basis is not the identity for a rule that is not linear") {

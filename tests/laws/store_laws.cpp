@@ -34,8 +34,8 @@ void check_close(matrix_view<float const> kept, matrix_view<float const> given, 
       REQUIRE(std::abs(kept(i, j) - given(i, j)) <= static_cast<float>(relative) * std::abs(given(i, j)));
 }
 
-TEST_CASE_TEMPLATE("open(assign(c)) is c to the format's error, on either side and at any rank up to the capacity", Format,
-                   format::fp32, format::bf16) {
+TEST_CASE_TEMPLATE("open(assign(c)) is c to the format's error, on either side and at any rank up to the capacity",
+                   Format, format::fp32, format::bf16) {
   host_executor exec{{.threads = 2, .scratch_bytes = 1 << 18}};
   using dense = basis_store<dense_map<host_space>, Format>;
   using pair = basis_store<pair_map<host_space>, Format>;
@@ -87,7 +87,8 @@ TEST_CASE("lift after project is a projection, whichever part of the weight is l
       auto const apply = [&](matrix_view<float const> a) {
         matrix<float> inner{map.inner(g, r)}, out{g};
         map.project(exec, a, 0.0F, inner.view());
-        auto const top = block{0, 10, 0, g.cols}, left = block{10, g.rows, 0, 17}, right = block{10, g.rows, 17, g.cols};
+        auto const top = block{0, 10, 0, g.cols}, left = block{10, g.rows, 0, 17},
+                   right = block{10, g.rows, 17, g.cols};
         for (auto const part : {top, left, right}) map.lift(exec, 1.0F, read(inner), part, 0.0F, out.view().sub(part));
         return out;
       };
@@ -98,7 +99,8 @@ TEST_CASE("lift after project is a projection, whichever part of the weight is l
     };
     auto const left = plain_product(read(u), plain_product(read(u).t(), read(x)).view());
     check(dense_map<host_space>{read(u)}, left);
-    check(pair_map<host_space>{read(u), read(v)}, plain_product(plain_product(left.view(), read(v)).view(), read(v).t()));
+    check(pair_map<host_space>{read(u), read(v)},
+          plain_product(plain_product(left.view(), read(v)).view(), read(v).t()));
   }
 }
 
@@ -112,7 +114,8 @@ TEST_CASE("project adds beta R and lift keeps what it is told to") {
     map.project(exec, read(x), 0.0F, once.view());
     map.project(exec, read(x), 0.0F, thrice.view());
     map.project(exec, read(x), 2.0F, thrice.view());
-    for (index_t e = 0; e < once.shape().size(); ++e) CHECK(thrice.data()[e] == doctest::Approx(3 * once.data()[e]).epsilon(1e-5));
+    for (index_t e = 0; e < once.shape().size(); ++e)
+      CHECK(thrice.data()[e] == doctest::Approx(3 * once.data()[e]).epsilon(1e-5));
     matrix<float> plain{g}, kept = copy_of(read(x));
     map.lift(exec, 1.0F, read(once), {0, g.rows, 0, g.cols}, 0.0F, plain.view());
     map.lift(exec, -0.5F, read(once), {0, g.rows, 0, g.cols}, 0.25F, kept.view());

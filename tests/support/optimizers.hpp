@@ -34,7 +34,8 @@ void restore(State& state, state_copy const& from) {
   visit_state(state, [&next]<class V>(std::string_view name, V&& held) {
     auto& value = lowrank::detail::without_identity(held);
     auto const bytes = lowrank::bytes_behind(value);
-    if (next->first != name || next->second.size() != bytes.size()) throw std::runtime_error{"another state: " + next->first};
+    if (next->first != name || next->second.size() != bytes.size())
+      throw std::runtime_error{"another state: " + next->first};
     if (!bytes.empty()) std::memcpy(bytes.data(), next->second.data(), bytes.size());
     ++next;
   });
@@ -44,13 +45,23 @@ void restore(State& state, state_copy const& from) {
                                              std::vector<std::string> const& expected = {}) {
   std::string out;
   for (std::size_t i = 0; i < a.size(); ++i)
-    if (a[i] != b[i] && std::find(expected.begin(), expected.end(), a[i].first) == expected.end()) out += a[i].first + " ";
+    if (a[i] != b[i] && std::find(expected.begin(), expected.end(), a[i].first) == expected.end())
+      out += a[i].first + " ";
   return out;
 }
 /// What may change in a step that is skipped: the count of calls and the report on the refresh.
-inline std::vector<std::string> const counts{"calls", "micro_batches", "bad_micro_batch", "retry", "captured", "report.call",
-                                             "report.rank", "report.captured", "report.attempted", "report.accepted",
-                                             "report.bad_gradient", "report.unchanged"};
+inline std::vector<std::string> const counts{"calls",
+                                             "micro_batches",
+                                             "bad_micro_batch",
+                                             "retry",
+                                             "captured",
+                                             "report.call",
+                                             "report.rank",
+                                             "report.captured",
+                                             "report.attempted",
+                                             "report.accepted",
+                                             "report.bad_gradient",
+                                             "report.unchanged"};
 
 /// The numbers behind one name of a state.
 template <class T, class State>
@@ -92,7 +103,8 @@ template <class Error, class F>
 }
 
 /// ‖a - b‖_max / ‖b - start‖_max: how far apart, in units of how far the weights moved.
-[[nodiscard]] inline double relative_deviation(matrix<float> const& a, matrix<float> const& b, matrix<float> const& start) {
+[[nodiscard]] inline double relative_deviation(matrix<float> const& a, matrix<float> const& b,
+                                               matrix<float> const& start) {
   return largest_difference(a.view(), b.view()) / largest_difference(b.view(), start.view());
 }
 

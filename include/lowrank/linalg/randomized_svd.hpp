@@ -23,9 +23,10 @@ namespace lowrank {
 /// Cost: find_range, and 2 m n r + 2.3 n r² flops a pass for V; workspace randomized_svd_bytes.
 /// Throws: shape_error, argument_error.
 /// Reference: Halko, Martinsson, Tropp, "Finding structure with randomness" (2011), section 5.1.
-template <class E, gradient G>
-void randomized_svd(E& exec, G const& g, index_t r, svd_output<typename E::space> const& out,
+template <class E, gradient_argument G>
+void randomized_svd(E& exec, G const& given, index_t r, svd_output<typename E::space> const& out,
                     range_options const& options, rng_key const& key, range_report* report = nullptr) {
+  auto const g = as_gradient(given);
   extents const shape = g.shape();
   require<shape_error>(r >= 0 && r <= std::min(shape.rows, shape.cols), "randomized_svd",
                        "needs a rank in [0, min(m, n)], got ", r, " for ", shape);

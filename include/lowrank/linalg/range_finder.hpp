@@ -73,9 +73,10 @@ void multiply_sketch(E& exec, G const& g, view_of<E> y, view_of<E> omega, sketch
 /// the rotation); orthonormalisations; 9 l³ fp64; workspace find_range_bytes.
 /// Throws: shape_error, argument_error.
 /// Reference: Halko, Martinsson, Tropp, "Finding structure with randomness" (2011), algorithms 4.4 and 5.1, theorem 10.5.
-template <class E, gradient G>
-void find_range(E& exec, G const& g, view_of<E> q, range_options const& options, rng_key const& key,
+template <class E, gradient_argument G>
+void find_range(E& exec, G const& given, view_of<E> q, range_options const& options, rng_key const& key,
                 range_report* report = nullptr, double* energies = nullptr) {
+  auto const g = as_gradient(given);
   index_t const m = g.shape().rows, n = g.shape().cols, r = q.cols;
   require<shape_error>(q.rows == m && r <= m, "find_range", "needs an m x r basis with r <= m, got ", q.shape(),
                        " for ", g.shape());

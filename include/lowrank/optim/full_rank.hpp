@@ -38,22 +38,28 @@ struct full_rank {
   template <class W>
   [[nodiscard]] index_t workspace_bytes(W const& weight, index_t /*tokens*/ = 0) const {
     extents const shape = weight.shape();
-    index_t const turned = scratch_bytes<float>(shape.size()) + std::max(rule.workspace_bytes(shape), detail::weight_panel_bytes(weight));
+    index_t const turned =
+        scratch_bytes<float>(shape.size()) + std::max(rule.workspace_bytes(shape), detail::weight_panel_bytes(weight));
     return std::max({turned, detail::guard_bytes, rule.needs_weight_rms() ? detail::measure_bytes(weight) : 0});
   }
   template <executor E>
   [[nodiscard]] state<typename E::space> init(E& exec, extents shape, std::uint32_t tensor) const {
     check();
-    require<shape_error>(shape.rows >= 0 && shape.cols >= 0, "full_rank::init", "shape must not be negative, got ", shape);
+    require<shape_error>(shape.rows >= 0 && shape.cols >= 0, "full_rank::init", "shape must not be negative, got ",
+                         shape);
     require(tensor < (1U << 24), "full_rank::init", "tensor must be below 2^24, got ", tensor);
     return {shape, tensor, 0, rule.init(exec, shape)};
   }
 
   /// One step. Throws before anything is written; bad numbers skip the step.
   template <executor E, weight_view<E> W, gradient_argument G>
-  step_status step(E& exec, state<typename E::space>& s, W const& weight, G const& given, step_options const& options) const {
+  step_status step(E& exec, state<typename E::space>& s, W const& weight, G const& given,
+                   step_options const& options) const {
     auto const g = as_gradient(given);
-    static_assert(is_dense_gradient<std::remove_const_t<decltype(g)>>, "lowrank: a full-rank step needs the dense gradient");
+    static_assert(is_dense_gradient<std::remove_const_t<decltype(g)>>,
+                  "lowrank: a full-rank step needs the dense gradient");
+    static_assert(std::same_as<typename G::space, typename E::space>,
+                  "lowrank: the gradient must be in the memory space of the executor");
     detail::check_options(options, "full_rank::step");
     detail::check_weight(s.weight, weight, "full_rank::step");
     detail::check_gradient(s.weight, g, "full_rank::step");
@@ -81,7 +87,8 @@ struct full_rank {
     return step_status::stepped;
   }
   template <executor E, gradient_argument G>
-  step_status step(E& exec, state<typename E::space>& s, view_of<E> weight, G const& g, step_options const& options) const {
+  step_status step(E& exec, state<typename E::space>& s, view_of<E> weight, G const& g,
+                   step_options const& options) const {
     return step(exec, s, fp32_weight<typename E::space>{weight}, g, options);
   }
 

@@ -56,8 +56,8 @@ struct low_rank {
     std::uint32_t tensor{};
     index_t calls{}, micro_batches{};
     std::uint8_t has_basis{}, retry{}, bad_micro_batch{};
-    refresh_report report{};      ///< of the last call; the refresh policy hears of it at the next
-    double captured{-1};          ///< ‖PᵀG‖² / ‖G‖² where the settings ask for it
+    refresh_report report{};  ///< of the last call; the refresh policy hears of it at the next
+    double captured{-1};      ///< ‖PᵀG‖² / ‖G‖² where the settings ask for it
     typename Refresh::state refresh;
     typename store<S>::state store;
     state_of<Rule, S> rule;
@@ -84,7 +84,9 @@ struct low_rank {
     }
   };
 
-  [[nodiscard]] side side_of(extents weight) const noexcept { return two_sided ? side::left : choose_side(keep_side, weight); }
+  [[nodiscard]] side side_of(extents weight) const noexcept {
+    return two_sided ? side::left : choose_side(keep_side, weight);
+  }
   [[nodiscard]] index_t rank_of(extents weight) const noexcept { return std::min({rank, weight.rows, weight.cols}); }
   /// Throws argument_error naming the first setting that cannot be meant.
   void check() const;
@@ -99,9 +101,11 @@ struct low_rank {
 
   /// One step. Bad use throws before anything is written; bad numbers skip the step or keep the basis, as the status says.
   template <executor E, weight_view<E> W, gradient_argument G>
-  step_status step(E& exec, state<typename E::space>& s, W const& weight, G const& g, step_options const& options) const;
+  step_status step(E& exec, state<typename E::space>& s, W const& weight, G const& g,
+                   step_options const& options) const;
   template <executor E, gradient_argument G>
-  step_status step(E& exec, state<typename E::space>& s, view_of<E> weight, G const& g, step_options const& options) const {
+  step_status step(E& exec, state<typename E::space>& s, view_of<E> weight, G const& g,
+                   step_options const& options) const {
     return step(exec, s, fp32_weight<typename E::space>{weight}, g, options);
   }
   /// Whether the next step looks for a new basis.

@@ -11,8 +11,10 @@
 namespace lowrank::detail {
 
 inline void check_options(step_options const& o, char const* caller) {
-  require(is_finite(o.learning_rate) && o.learning_rate >= 0, caller, "learning_rate must be finite and >= 0, got ", o.learning_rate);
-  require(is_finite(o.weight_decay) && o.weight_decay >= 0, caller, "weight_decay must be finite and >= 0, got ", o.weight_decay);
+  require(is_finite(o.learning_rate) && o.learning_rate >= 0, caller, "learning_rate must be finite and >= 0, got ",
+          o.learning_rate);
+  require(is_finite(o.weight_decay) && o.weight_decay >= 0, caller, "weight_decay must be finite and >= 0, got ",
+          o.weight_decay);
   require(is_finite(o.grad_scale), caller, "grad_scale must be finite, got ", o.grad_scale);
 }
 
@@ -47,8 +49,9 @@ void check_aliasing(W const& weight, G const& g, char const* caller) {
 
 template <executor E>
 void check_scratch(E& exec, index_t needed, char const* caller) {
-  require<state_error>(exec.arena().available() >= needed, caller, "needs ", needed, " bytes of scratch, available are ",
-                       exec.arena().available(), "; call executor.reserve(workspace_bytes(...)) first");
+  require<state_error>(exec.arena().available() >= needed, caller, "needs ", needed,
+                       " bytes of scratch, available are ", exec.arena().available(),
+                       "; call executor.reserve(workspace_bytes(...)) first");
 }
 
 /// The record as a step begins: nothing bad seen yet.

@@ -41,9 +41,12 @@ struct adafactor {
   void check() const {
     require(detail::is_positive_float(epsilon1) && is_finite(epsilon2) && epsilon2 >= 0, "rule::adafactor",
             "needs epsilon1 > 0 in fp32 and epsilon2 >= 0, got ", epsilon1, " and ", epsilon2);
-    require(detail::is_positive_float(clip_threshold), "rule::adafactor", "clip_threshold must be positive, got ", clip_threshold);
-    require(is_finite(decay_rate) && decay_rate < 0, "rule::adafactor", "decay_rate must be negative, got ", decay_rate);
-    require(!beta1 || detail::is_average_weight(*beta1), "rule::adafactor", "beta1 must be in [0, 1), got ", beta1.value_or(0));
+    require(detail::is_positive_float(clip_threshold), "rule::adafactor", "clip_threshold must be positive, got ",
+            clip_threshold);
+    require(is_finite(decay_rate) && decay_rate < 0, "rule::adafactor", "decay_rate must be negative, got ",
+            decay_rate);
+    require(!beta1 || detail::is_average_weight(*beta1), "rule::adafactor", "beta1 must be in [0, 1), got ",
+            beta1.value_or(0));
     require(decay != decay_order::coupled, "rule::adafactor", "decay must be before or after the update");
   }
   [[nodiscard]] bool needs_weight_rms() const noexcept { return scaling == parameter_scaling::on; }
@@ -67,8 +70,7 @@ struct adafactor {
     exec.single([rule = *this, t = s.steps.data(), c = s.scalars.data(), record] {
       if (record->skip == 0) ++*t;
       double rate = static_cast<double>(record->learning_rate);
-      if (rule.scaling == parameter_scaling::on)
-        rate *= std::max(rule.epsilon2, record->weight_rms);
+      if (rule.scaling == parameter_scaling::on) rate *= std::max(rule.epsilon2, record->weight_rms);
       c[2] = rate;
       c[3] = 1 - std::pow(static_cast<double>(std::max<std::int64_t>(*t, 1)), rule.decay_rate);
       record->rate = 1;
@@ -108,7 +110,8 @@ struct adafactor {
     row_mean_squares(exec, r, [=, epsilon = epsilon1](index_t i, double mean_square) {
       if (record->skip != 0) return;
       double const scale = static_cast<double>(record->grad_scale);
-      mean[i] = static_cast<float>(*b * static_cast<double>(mean[i]) + (1 - *b) * (scale * scale * mean_square + epsilon));
+      mean[i] =
+          static_cast<float>(*b * static_cast<double>(mean[i]) + (1 - *b) * (scale * scale * mean_square + epsilon));
     });
   }
   /// n <- N before clipping; the sum of its squares into scalars[1].
@@ -123,26 +126,27 @@ struct adafactor {
     scratch_scope const scope{exec};
     auto* const partial = exec.arena().template take<double>(stretches(r.shape()));
     index_t const across = (memory_shape.cols + host_tile::size - 1) / host_tile::size;
-    launch_rows(exec, memory_shape, [=, c = s.scalars.data(), from = r.data, to = n.data](auto tile, index_t row,
-                                                                                        index_t first, index_t valid) {
-      using real = typename decltype(tile)::real;
-      index_t const at = row * memory_shape.cols + first;
-      auto g = tile.load(from + at, valid);
-      auto const below = tile.load(inner + first, valid);
-      double const factor = record->skip != 0 ? 0.0 : std::sqrt(c[0] / static_cast<double>(outer[row]));
-      real const scale{static_cast<float>(static_cast<double>(record->grad_scale) * factor)};
-      auto square = g;
-      tile.each([&](auto k) {
-        g[k] = scale * g[k] / square_root(below[k]);
-        square[k] = g[k] * g[k];
-      });
-      tile.store(to + at, g, valid);
-      double sum = 0;
-      alignas(64) std::array<float, decltype(tile)::size> wide;
-      tile.store(wide.data(), square, valid);
-      for (index_t i = 0; i < valid; ++i) sum += static_cast<double>(wide[static_cast<std::size_t>(i)]);
-      partial[row * across + first / decltype(tile)::size] = sum;
-    });
+    launch_rows(
+        exec, memory_shape,
+        [=, c = s.scalars.data(), from = r.data, to = n.data](auto tile, index_t row, index_t first, index_t valid) {
+          using real = typename decltype(tile)::real;
+          index_t const at = row * memory_shape.cols + first;
+          auto g = tile.load(from + at, valid);
+          auto const below = tile.load(inner + first, valid);
+          double const factor = record->skip != 0 ? 0.0 : std::sqrt(c[0] / static_cast<double>(outer[row]));
+          real const scale{static_cast<float>(static_cast<double>(record->grad_scale) * factor)};
+          auto square = g;
+          tile.each([&](auto k) {
+            g[k] = scale * g[k] / square_root(below[k]);
+            square[k] = g[k] * g[k];
+          });
+          tile.store(to + at, g, valid);
+          double sum = 0;
+          alignas(64) std::array<float, decltype(tile)::size> wide;
+          tile.store(wide.data(), square, valid);
+          for (index_t i = 0; i < valid; ++i) sum += static_cast<double>(wide[static_cast<std::size_t>(i)]);
+          partial[row * across + first / decltype(tile)::size] = sum;
+        });
     exec.single([=, c = s.scalars.data(), count = memory_shape.rows * across] {
       double sum = 0;
       for (index_t i = 0; i < count; ++i) sum += partial[i];
@@ -154,26 +158,30 @@ struct adafactor {
   void clip_and_average(E& exec, state<typename E::space>& s, view_of<E> n, step_record const* record) const {
     bool const averages = beta1.has_value();
     auto const b1 = static_cast<float>(beta1.value_or(0)), rest = static_cast<float>(1 - beta1.value_or(0));
-    launch_tiles(exec, n.size(), [=, clip = clip_threshold, c = s.scalars.data(), m = s.moment.data(), to = n.data,
-                                  size = n.size()](auto tile, index_t first, index_t valid) {
-      using real = typename decltype(tile)::real;
-      auto x = tile.load(to + first, valid);
-      if (record->skip != 0) {
-        tile.each([&](auto k) { x[k] = real{0.0F}; });
-        return tile.store(to + first, x, valid);
-      }
-      double const rms = std::sqrt(c[1] / static_cast<double>(size));
-      real const factor{static_cast<float>(c[2] / std::max(1.0, rms / clip))}, out{record->direction_scale};
-      if (averages) {
-        auto average = tile.load(m + first, valid);
-        tile.each([&](auto k) { x[k] = average[k] = fused_multiply_add(real{b1}, average[k], real{rest} * (factor * x[k])); });
-        tile.store(m + first, average, valid);
-        tile.each([&](auto k) { x[k] = out * x[k]; });
-      } else {
-        tile.each([&](auto k) { x[k] = out * (factor * x[k]); });
-      }
-      tile.store(to + first, x, valid);
-    });
+    launch_tiles(exec, n.size(),
+                 [=, clip = clip_threshold, c = s.scalars.data(), m = s.moment.data(), to = n.data, size = n.size()](
+                     auto tile, index_t first, index_t valid) {
+                   using real = typename decltype(tile)::real;
+                   auto x = tile.load(to + first, valid);
+                   if (record->skip != 0) {
+                     tile.each([&](auto k) { x[k] = real{0.0F}; });
+                     return tile.store(to + first, x, valid);
+                   }
+                   double const rms = std::sqrt(c[1] / static_cast<double>(size));
+                   real const factor{static_cast<float>(c[2] / std::max(1.0, rms / clip))},
+                       out{record->direction_scale};
+                   if (averages) {
+                     auto average = tile.load(m + first, valid);
+                     tile.each([&](auto k) {
+                       x[k] = average[k] = fused_multiply_add(real{b1}, average[k], real{rest} * (factor * x[k]));
+                     });
+                     tile.store(m + first, average, valid);
+                     tile.each([&](auto k) { x[k] = out * x[k]; });
+                   } else {
+                     tile.each([&](auto k) { x[k] = out * (factor * x[k]); });
+                   }
+                   tile.store(to + first, x, valid);
+                 });
   }
 };
 static_assert(update_rule<adafactor, host_executor>);

@@ -45,26 +45,32 @@ struct adam_formula {
     float beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, m_correction, root_correction;
   };
   void check() const {
-    require(detail::is_average_weight(beta1) && detail::is_average_weight(beta2), "rule::adam", "betas must be in [0, 1), got ", beta1,
-            " and ", beta2);
+    require(detail::is_average_weight(beta1) && detail::is_average_weight(beta2), "rule::adam",
+            "betas must be in [0, 1), got ", beta1, " and ", beta2);
     require(detail::is_positive_float(epsilon), "rule::adam", "epsilon must be positive in fp32, got ", epsilon);
   }
   [[nodiscard]] scalars at(std::int64_t t, float /*learning_rate*/) const noexcept {
     bool const here = epsilon_added_to == epsilon_form::corrected_root && correction == bias_correction::on && t > 0;
-    return {static_cast<float>(beta1), static_cast<float>(1 - beta1), static_cast<float>(beta2),
-            static_cast<float>(1 - beta2), static_cast<float>(epsilon),
+    return {static_cast<float>(beta1),
+            static_cast<float>(1 - beta1),
+            static_cast<float>(beta2),
+            static_cast<float>(1 - beta2),
+            static_cast<float>(epsilon),
             here ? static_cast<float>(1 / detail::moment_weight(beta1, t)) : 1.0F,
             here ? static_cast<float>(1 / std::sqrt(detail::moment_weight(beta2, t))) : 1.0F};
   }
   [[nodiscard]] float rate(std::int64_t t, float learning_rate) const noexcept {
-    if (epsilon_added_to == epsilon_form::corrected_root || correction == bias_correction::off || t == 0) return learning_rate;
-    return static_cast<float>(learning_rate * std::sqrt(detail::moment_weight(beta2, t)) / detail::moment_weight(beta1, t));
+    if (epsilon_added_to == epsilon_form::corrected_root || correction == bias_correction::off || t == 0)
+      return learning_rate;
+    return static_cast<float>(learning_rate * std::sqrt(detail::moment_weight(beta2, t)) /
+                              detail::moment_weight(beta1, t));
   }
   [[nodiscard]] static LOWRANK_INLINE auto direction(auto g, auto& m, scalars const& s) noexcept {
     using real = decltype(g);
     m[0] = fused_multiply_add(real{s.beta1}, m[0], real{s.one_minus_beta1} * g);
     m[1] = fused_multiply_add(real{s.beta2}, m[1], real{s.one_minus_beta2} * (g * g));
-    return real{s.m_correction} * m[0] / fused_multiply_add(real{s.root_correction}, square_root(m[1]), real{s.epsilon});
+    return real{s.m_correction} * m[0] /
+           fused_multiply_add(real{s.root_correction}, square_root(m[1]), real{s.epsilon});
   }
 };
 

@@ -18,8 +18,8 @@ struct lion_formula {
     float beta1, one_minus_beta1, beta2, one_minus_beta2;
   };
   void check() const {
-    require(detail::is_average_weight(beta1) && detail::is_average_weight(beta2), "rule::lion", "betas must be in [0, 1), got ", beta1,
-            " and ", beta2);
+    require(detail::is_average_weight(beta1) && detail::is_average_weight(beta2), "rule::lion",
+            "betas must be in [0, 1), got ", beta1, " and ", beta2);
   }
   [[nodiscard]] scalars at(std::int64_t, float) const noexcept {
     return {static_cast<float>(beta1), static_cast<float>(1 - beta1), static_cast<float>(beta2),

@@ -22,14 +22,15 @@ struct sgd_formula {
   };
   void check() const {
     require(detail::is_average_weight(momentum), "rule::sgd", "momentum must be in [0, 1), got ", momentum);
-    require(is_finite(dampening) && dampening >= 0 && dampening <= 1, "rule::sgd", "dampening must be in [0, 1], got ", dampening);
+    require(is_finite(dampening) && dampening >= 0 && dampening <= 1, "rule::sgd", "dampening must be in [0, 1], got ",
+            dampening);
     require(form == momentum_form::heavy_ball || (momentum > 0 && dampening == 0), "rule::sgd",
             "Nesterov needs momentum > 0 and dampening 0, got momentum ", momentum, ", dampening ", dampening);
   }
   [[nodiscard]] scalars at(std::int64_t t, float /*learning_rate*/) const noexcept {
     bool const nesterov = form == momentum_form::nesterov;
-    return {static_cast<float>(momentum), t <= 1 || momentum == 0 ? 1.0F : static_cast<float>(1 - dampening), nesterov ? 1.0F : 0.0F,
-            nesterov ? static_cast<float>(momentum) : 1.0F};
+    return {static_cast<float>(momentum), t <= 1 || momentum == 0 ? 1.0F : static_cast<float>(1 - dampening),
+            nesterov ? 1.0F : 0.0F, nesterov ? static_cast<float>(momentum) : 1.0F};
   }
   [[nodiscard]] float rate(std::int64_t, float learning_rate) const noexcept { return learning_rate; }
   [[nodiscard]] static LOWRANK_INLINE auto direction(auto g, auto& m, scalars const& s) noexcept {

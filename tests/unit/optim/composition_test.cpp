@@ -13,18 +13,24 @@ using namespace lowrank_test;
 TEST_SUITE_BEGIN("composition");
 
 static_assert(std::same_as<compose<rule::sgd, basis::stiefel>, low_rank<rule::sgd, basis::stiefel>>);
-static_assert(std::same_as<compose<rule::sgd, basis::stiefel, format::bf16, transport::reset, lift::nothing, residual::drop, refresh::every>,
-                           low_rank<rule::sgd, basis::stiefel, refresh::every, transport::reset, residual::drop, lift::nothing, format::bf16>>);
-static_assert(std::same_as<compose<rule::sgd, basis::stiefel, lift::nothing, format::bf16>, compose<rule::sgd, basis::stiefel, format::bf16, lift::nothing>>);
+static_assert(std::same_as<compose<rule::sgd, basis::stiefel, format::bf16, transport::reset, lift::nothing,
+                                   residual::drop, refresh::every>,
+                           low_rank<rule::sgd, basis::stiefel, refresh::every, transport::reset, residual::drop,
+                                    lift::nothing, format::bf16>>);
+static_assert(std::same_as<compose<rule::sgd, basis::stiefel, lift::nothing, format::bf16>,
+                           compose<rule::sgd, basis::stiefel, format::bf16, lift::nothing>>);
 
 using plain_galore = low_rank<rule::sgd, basis::stiefel>;
 using both_galore = low_rank<rule::adam, basis::two_sided<basis::randomized>>;
 
-TEST_CASE_TEMPLATE("edge shapes, ranks and sides: a step moves every weight there is and stays finite", Optimizer, galore_adamw, galore_adafactor, both_galore) {
+TEST_CASE_TEMPLATE("edge shapes, ranks and sides: a step moves every weight there is and stays finite", Optimizer,
+                   galore_adamw, galore_adafactor, both_galore) {
   host_executor exec{{.threads = 2}};
-  for (extents const shape : {extents{1, 1}, extents{1, 13}, extents{13, 1}, extents{2, 3}, extents{17, 17}, extents{5, 260}, extents{260, 5}})
+  for (extents const shape : {extents{1, 1}, extents{1, 13}, extents{13, 1}, extents{2, 3}, extents{17, 17},
+                              extents{5, 260}, extents{260, 5}})
     for (index_t const rank : {index_t{1}, index_t{4}, index_t{5}, index_t{1000}})
-      for (side_choice const keep : {side_choice::keep_large, side_choice::keep_small, side_choice::left, side_choice::right}) {
+      for (side_choice const keep :
+           {side_choice::keep_large, side_choice::keep_small, side_choice::left, side_choice::right}) {
         CAPTURE(shape);
         CAPTURE(rank);
         CAPTURE(static_cast<int>(keep));
@@ -34,11 +40,14 @@ TEST_CASE_TEMPLATE("edge shapes, ranks and sides: a step moves every weight ther
         CHECK(state.rank == std::min({rank, shape.rows, shape.cols}));
         auto w = random_matrix(shape, 1);
         auto const start = copy_of(read(w));
-        exec.reserve(std::max(o.workspace_bytes(fp32_weight<>{w.view()}), o.workspace_bytes(fp32_weight<>{w.view()}, 3)));
+        exec.reserve(
+            std::max(o.workspace_bytes(fp32_weight<>{w.view()}), o.workspace_bytes(fp32_weight<>{w.view()}, 3)));
         for (index_t k = 0; k < 3; ++k) {
-          CHECK(o.step(exec, state, w.view(), read(gradient_of_step(shape, k)), step_options{.learning_rate = 0.1F}) == step_status::stepped);
+          CHECK(o.step(exec, state, w.view(), read(gradient_of_step(shape, k)), step_options{.learning_rate = 0.1F}) ==
+                step_status::stepped);
           auto const dy = random_matrix({3, shape.rows}, 4), x = random_matrix({3, shape.cols}, 5);
-          CHECK(o.step(exec, state, w.view(), outer_product<>{read(dy), read(x)}, step_options{.learning_rate = 0.1F}) == step_status::stepped);
+          CHECK(o.step(exec, state, w.view(), outer_product<>{read(dy), read(x)},
+                       step_options{.learning_rate = 0.1F}) == step_status::stepped);
         }
         for (index_t e = 0; e < shape.size(); ++e) REQUIRE(is_finite(w.data()[e]));
         CHECK(largest_difference(read(w), read(start)) > 1e-3);
@@ -94,7 +103,8 @@ TEST_CASE("lift::nothing: moments are followed, the weight only decays") {
   auto const start = copy_of(read(w));
   o.step(exec, state, w.view(), read(gradient_of_step(shape, 0)), step_options{.learning_rate = 0.5F});
   CHECK(same_bits(w, start));
-  o.step(exec, state, w.view(), read(gradient_of_step(shape, 1)), step_options{.learning_rate = 0.5F, .weight_decay = 0.5F});
+  o.step(exec, state, w.view(), read(gradient_of_step(shape, 1)),
+         step_options{.learning_rate = 0.5F, .weight_decay = 0.5F});
   for (index_t e = 0; e < shape.size(); ++e) CHECK(w.data()[e] == 0.75F * start.data()[e]);
   CHECK(values_of<float>(state, "rule.moment1").at(0) != 0);
 }
@@ -112,7 +122,8 @@ struct paged_weight {
     copy(exec, matrix_view<float const>(values.row_range(begin, end)), panel);
     return panel;
   }
-  void close(host_executor& exec, index_t begin, index_t end, view_of<host_executor> panel, rng_key, step_record const*) const {
+  void close(host_executor& exec, index_t begin, index_t end, view_of<host_executor> panel, rng_key,
+             step_record const*) const {
     copy(exec, matrix_view<float const>(panel), values.row_range(begin, end));
   }
 };
@@ -170,7 +181,8 @@ TEST_CASE("keep reads old moments in the new basis, reset starts them and the co
     return std::pair{values_of<std::int64_t>(state, "rule.steps").at(0), values_of<float>(state, "rule.moment1")};
   };
   auto const [kept_steps, kept] = run(low_rank<rule::sgd, basis::given>{.finder = identity_basis(8)});
-  auto const [reset_steps, reset] = run(compose<rule::sgd, basis::given, transport::reset>{.finder = identity_basis(8)});
+  auto const [reset_steps, reset] =
+      run(compose<rule::sgd, basis::given, transport::reset>{.finder = identity_basis(8)});
   CHECK(kept_steps == 3);
   CHECK(reset_steps == 1);
   for (index_t e = 0; e < shape.size(); ++e) {

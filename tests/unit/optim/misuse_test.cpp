@@ -32,29 +32,33 @@ struct scene {
     o->step(exec, fp32_weight<>{w.view()}, read(gradient_of_step(shape, 0)), {});
   }
   template <class Error, class F>
-  std::string refused(F&& f) {
+  std::string refused(F&& f, std::vector<std::string> const& may_change = {}) {
     auto const weight = copy_of(read(w));
     auto const state = saved(*o);
     auto const text = refusal<Error>(std::forward<F>(f));
     CHECK(same_bits(w, weight));
-    CHECK(differences(saved(*o), state) == "");
+    CHECK(differences(saved(*o), state, may_change) == "");
     CHECK(exec.arena().available() == exec.arena().reserved());
     return text;
   }
   template <class Error>
-  std::string refused_step(any_weight<host_executor> const& weight, any_gradient<host_executor> const& gradient, step_options const& options = {}) {
+  std::string refused_step(any_weight<host_executor> const& weight, any_gradient<host_executor> const& gradient,
+                           step_options const& options = {}) {
     return refused<Error>([&] { o->step(exec, weight, gradient, options); });
   }
 };
 
 TEST_CASE("shapes of weight, master and gradient") {
-  for (auto const& [name, caller] : {std::pair<std::string, std::string>{"adamw", "full_rank::step"}, {"galore_adamw", "low_rank::step"}}) {
+  for (auto const& [name, caller] :
+       {std::pair<std::string, std::string>{"adamw", "full_rank::step"}, {"galore_adamw", "low_rank::step"}}) {
     CAPTURE(name);
     scene s{name};
     matrix<float> other{shape.t()};
     matrix<bf16> narrow{11, 20};
-    CHECK(s.refused_step<shape_error>(fp32_weight<>{other.view()}, read(s.g)) == "lowrank::" + caller + ": the state is for 12x20, the weight is 20x12");
-    CHECK(s.refused_step<shape_error>(fp32_weight<>{s.w.view()}, read(other)) == "lowrank::" + caller + ": the state is for 12x20, the gradient is 20x12");
+    CHECK(s.refused_step<shape_error>(fp32_weight<>{other.view()}, read(s.g)) ==
+          "lowrank::" + caller + ": the state is for 12x20, the weight is 20x12");
+    CHECK(s.refused_step<shape_error>(fp32_weight<>{s.w.view()}, read(other)) ==
+          "lowrank::" + caller + ": the state is for 12x20, the gradient is 20x12");
     CHECK(s.refused_step<shape_error>(master_weight<bf16>{narrow.view(), s.w.view()}, read(s.g)) ==
           "lowrank::" + caller + ": the master weight is 12x20, the weight is 11x20");
   }
@@ -70,13 +74,17 @@ TEST_CASE("a factored gradient where the dense one is needed") {
   auto const dy = random_matrix({5, 12}, 1), x = random_matrix({5, 20}, 2);
   outer_product<> const g{read(dy), read(x)};
   scene exact{"galore_adamw", "finder=svd"};
-  CHECK(exact.refused_step<argument_error>(fp32_weight<>{exact.w.view()}, g) == "lowrank::low_rank::step: this finder needs the dense gradient");
+  CHECK(exact.refused_step<argument_error>(fp32_weight<>{exact.w.view()}, g) ==
+        "lowrank::low_rank::step: this finder needs the dense gradient");
   scene both{"galore_adamw", "finder=svd, proj_type=full"};
-  CHECK(both.refused_step<argument_error>(fp32_weight<>{both.w.view()}, g) == "lowrank::low_rank::step: this finder needs the dense gradient");
+  CHECK(both.refused_step<argument_error>(fp32_weight<>{both.w.view()}, g) ==
+        "lowrank::low_rank::step: this finder needs the dense gradient");
   scene whole{"adamw"};
-  CHECK(whole.refused_step<argument_error>(fp32_weight<>{whole.w.view()}, g) == "lowrank::matrix_optimizer::step: this optimizer needs the dense gradient");
+  CHECK(whole.refused_step<argument_error>(fp32_weight<>{whole.w.view()}, g) ==
+        "lowrank::matrix_optimizer::step: this optimizer needs the dense gradient");
   scene sums{"galore_adamw", "finder=svd, accumulate=projected"};
-  CHECK(sums.refused<argument_error>([&] { sums.o->accumulate(sums.exec, g); }) == "lowrank::low_rank::accumulate: this finder needs the dense gradient");
+  CHECK(sums.refused<argument_error>([&] { sums.o->accumulate(sums.exec, g); }) ==
+        "lowrank::low_rank::accumulate: this finder needs the dense gradient");
 }
 
 TEST_CASE("weight and gradient in the same memory, whatever either is made of") {
@@ -86,22 +94,30 @@ TEST_CASE("weight and gradient in the same memory, whatever either is made of") 
     std::string const text = "weight and gradient must not overlap in memory";
     check_contains(s.refused_step<argument_error>(fp32_weight<>{s.w.view()}, read(s.w)), text);
     matrix<float> larger{shape.rows + 1, shape.cols};
-    check_contains(s.refused_step<argument_error>(fp32_weight<>{larger.view().row_range(0, 12)}, read(larger).row_range(1, 13)), text);
-    CHECK(s.refused_step<argument_error>(fp32_weight<>{s.w.view()}, read(larger).row_range(0, 12)) == "");  // apart: a step
+    check_contains(
+        s.refused_step<argument_error>(fp32_weight<>{larger.view().row_range(0, 12)}, read(larger).row_range(1, 13)),
+        text);
     matrix<bf16> narrow{shape};
-    check_contains(s.refused_step<argument_error>(master_weight<bf16>{narrow.view(), s.w.view()}, read(s.w)), "master weight and gradient");
+    check_contains(s.refused_step<argument_error>(master_weight<bf16>{narrow.view(), s.w.view()}, read(s.w)),
+                   "master weight and gradient");
     auto const half = row_major(reinterpret_cast<bf16*>(s.g.data()), shape);
     check_contains(s.refused_step<argument_error>(bf16_weight<>{half}, read(s.g)), text);
+    auto const next = larger.view().row_range(0, 6), after = larger.view().row_range(6, 12);
+    CHECK_FALSE(overlap(next, matrix_view<float const>(after)));
+    CHECK(s.o->step(s.exec, fp32_weight<>{s.w.view()}, read(larger).row_range(0, 12), {}) == step_status::stepped);
   }
   scene s{"galore_adamw"};
   auto const dy = random_matrix({12, 12}, 1);
-  check_contains(s.refused_step<argument_error>(fp32_weight<>{s.w.view()}, outer_product<>{read(dy), read(s.w)}), "must not overlap");
+  check_contains(s.refused_step<argument_error>(fp32_weight<>{s.w.view()}, outer_product<>{read(dy), read(s.w)}),
+                 "must not overlap");
 }
 
 TEST_CASE("options of a step") {
   for (std::string const name : {"adamw", "galore_adamw"}) {
     scene s{name};
-    auto const refused = [&](step_options const& o) { return s.refused_step<argument_error>(fp32_weight<>{s.w.view()}, read(s.g), o); };
+    auto const refused = [&](step_options const& o) {
+      return s.refused_step<argument_error>(fp32_weight<>{s.w.view()}, read(s.g), o);
+    };
     check_contains(refused({.learning_rate = -1}), "learning_rate must be finite and >= 0, got -1");
     check_contains(refused({.weight_decay = -0.5F}), "weight_decay must be finite and >= 0, got -0.5");
   }
@@ -121,12 +137,15 @@ TEST_CASE("too little scratch: named in bytes, found out before anything is writ
       index_t const needed = s.o->workspace_bytes(weight, tokens);
       host_executor poor{{.threads = 1, .scratch_bytes = needed - 64}}, none{{.threads = 1}};
       CHECK(s.refused<state_error>([&] { s.o->step(poor, weight, g, {}); }) ==
-            "lowrank::" + std::string{name == "adamw" ? "full_rank" : "low_rank"} + "::step: needs " + std::to_string(needed) +
-                " bytes of scratch, available are " + std::to_string(needed - 64) + "; call executor.reserve(workspace_bytes(...)) first");
+            "lowrank::" + std::string{name == "adamw" ? "full_rank" : "low_rank"} + "::step: needs " +
+                std::to_string(needed) + " bytes of scratch, available are " + std::to_string(needed - 64) +
+                "; call executor.reserve(workspace_bytes(...)) first");
       if (name == "adamw") continue;
-      check_contains(s.refused<state_error>([&] { s.o->accumulate(none, g); }), "lowrank::low_rank::accumulate: needs ");
+      check_contains(s.refused<state_error>([&] { s.o->accumulate(none, g); }),
+                     "lowrank::low_rank::accumulate: needs ");
       s.o->accumulate(s.exec, g);
-      check_contains(s.refused<state_error>([&] { s.o->step_accumulated(none, weight, {}); }), "lowrank::low_rank::step: needs ");
+      check_contains(s.refused<state_error>([&] { s.o->step_accumulated(none, weight, {}); }),
+                     "lowrank::low_rank::step: needs ");
       CHECK(s.o->step_accumulated(s.exec, weight, {}) == step_status::stepped);
     }
 }
@@ -134,19 +153,23 @@ TEST_CASE("too little scratch: named in bytes, found out before anything is writ
 TEST_CASE("micro-batches at the wrong time") {
   scene s{"galore_adamw", "accumulate=projected"};
   fp32_weight<> const weight{s.w.view()};
-  CHECK(s.refused<state_error>([&] { s.o->step_accumulated(s.exec, weight, {}); }) == "lowrank::low_rank::step: nothing was accumulated");
+  CHECK(s.refused<state_error>([&] { s.o->step_accumulated(s.exec, weight, {}); }) ==
+        "lowrank::low_rank::step: nothing was accumulated");
   s.o->accumulate(s.exec, read(s.g));
   s.o->accumulate(s.exec, read(s.g));
-  CHECK(s.refused_step<state_error>(weight, read(s.g)) == "lowrank::low_rank::step: 2 micro-batches are pending; call step without a gradient");
+  CHECK(s.refused_step<state_error>(weight, read(s.g)) ==
+        "lowrank::low_rank::step: 2 micro-batches are pending; call step without a gradient");
   matrix<float> const other{5, 5};
   check_contains(s.refused<shape_error>([&] { s.o->accumulate(s.exec, read(other)); }), "the gradient is 5x5");
-  check_contains(s.refused<argument_error>([&] { s.o->step_accumulated(s.exec, weight, {.learning_rate = -1}); }), "learning_rate");
+  check_contains(s.refused<argument_error>([&] { s.o->step_accumulated(s.exec, weight, {.learning_rate = -1}); }),
+                 "learning_rate");
   CHECK(s.o->step_accumulated(s.exec, weight, {}) == step_status::stepped);
   scene unprepared{"galore_adamw"};
   CHECK(unprepared.refused<state_error>([&] { unprepared.o->accumulate(unprepared.exec, read(unprepared.g)); }) ==
         "lowrank::low_rank::accumulate: set accumulate_in = accumulation::projected before init");
   scene whole{"adamw"};
-  check_contains(whole.refused<argument_error>([&] { whole.o->accumulate(whole.exec, read(whole.g)); }), "no subspace to accumulate in");
+  check_contains(whole.refused<argument_error>([&] { whole.o->accumulate(whole.exec, read(whole.g)); }),
+                 "no subspace to accumulate in");
 }
 
 TEST_CASE("a given basis of the wrong shape: refused when it is handed over, and asked for again") {
@@ -157,7 +180,9 @@ TEST_CASE("a given basis of the wrong shape: refused when it is handed over, and
   basis::given const source{{}, [&](index_t, side) { return spoil ? read(wrong) : read(*p); }};
   scene s{"galore_sgd", "rank=4, finder=given, update_proj_gap=1", {{}, source}};
   spoil = true;
-  CHECK(s.refused_step<shape_error>(fp32_weight<>{s.w.view()}, read(s.g)) == "lowrank::basis::given: needs a basis of shape 12x4, got 20x4");
+  // The report on the last refresh has been heard by then.
+  CHECK(s.refused<shape_error>([&] { s.o->step(s.exec, fp32_weight<>{s.w.view()}, read(s.g), {}); },
+                               {"report.attempted"}) == "lowrank::basis::given: needs a basis of shape 12x4, got 20x4");
   spoil = false;
   CHECK(s.o->step(s.exec, fp32_weight<>{s.w.view()}, read(s.g), {}) == step_status::stepped);
 }
@@ -172,8 +197,10 @@ TEST_CASE("settings, when an optimizer is made") {
   CHECK(refused("galore_adamw", "update_proj_gap=0") == "lowrank::refresh::every: period must be at least 1, got 0");
   CHECK(refused("galore_adamw", "scale=-1") == "lowrank::lift::back_project: scale must be finite and >= 0, got -1");
   CHECK(refused("galore_adamw", "scale=nan") == "lowrank::lift::back_project: scale must be finite and >= 0, got nan");
-  CHECK(refused("galore_adamw", "scale=1e300") == "lowrank::lift::back_project: scale must be finite and >= 0, got inf");
-  CHECK(refused("galore_adamw", "oversampling=-1") == "lowrank::basis::randomized: oversampling and power_iterations must not be negative, got -1 and 1");
+  CHECK(refused("galore_adamw", "scale=1e300") ==
+        "lowrank::lift::back_project: scale must be finite and >= 0, got inf");
+  CHECK(refused("galore_adamw", "oversampling=-1") ==
+        "lowrank::basis::randomized: oversampling and power_iterations must not be negative, got -1 and 1");
   CHECK(refused("galore_adamw", "betas=(0.9, 1)") == "lowrank::rule::adam: betas must be in [0, 1), got 0.9 and 1");
   CHECK(refused("adamw", "beta1=-0.1") == "lowrank::rule::adam: betas must be in [0, 1), got -0.1 and 0.999");
   CHECK(refused("adamw", "eps=0") == "lowrank::rule::adam: epsilon must be positive in fp32, got 0");
@@ -183,9 +210,11 @@ TEST_CASE("settings, when an optimizer is made") {
   check_contains(refused("adamw", "weight_decay=nan"), "weight_decay must be finite");
   CHECK(refused("sgd", "momentum=1") == "lowrank::rule::sgd: momentum must be in [0, 1), got 1");
   CHECK(refused("sgd", "dampening=2") == "lowrank::rule::sgd: dampening must be in [0, 1], got 2");
-  CHECK(refused("sgd", "nesterov=true") == "lowrank::rule::sgd: Nesterov needs momentum > 0 and dampening 0, got momentum 0, dampening 0");
+  CHECK(refused("sgd", "nesterov=true") ==
+        "lowrank::rule::sgd: Nesterov needs momentum > 0 and dampening 0, got momentum 0, dampening 0");
   CHECK(refused("lion", "betas=(1.5, 0.9)") == "lowrank::rule::lion: betas must be in [0, 1), got 1.5 and 0.9");
-  CHECK(refused("adafactor", "eps=(0, 0.001)") == "lowrank::rule::adafactor: needs epsilon1 > 0 in fp32 and epsilon2 >= 0, got 0 and 0.001");
+  CHECK(refused("adafactor", "eps=(0, 0.001)") ==
+        "lowrank::rule::adafactor: needs epsilon1 > 0 in fp32 and epsilon2 >= 0, got 0 and 0.001");
   CHECK(refused("adafactor", "clip_threshold=0") == "lowrank::rule::adafactor: clip_threshold must be positive, got 0");
   CHECK(refused("adafactor", "decay_rate=0.8") == "lowrank::rule::adafactor: decay_rate must be negative, got 0.8");
   CHECK(refused("adafactor", "beta1=1") == "lowrank::rule::adafactor: beta1 must be in [0, 1), got 1");
@@ -204,10 +233,12 @@ TEST_CASE("coupled decay has no meaning in a subspace") {
   o.rule.decay = decay_order::coupled;
   CHECK(refusal<argument_error>([&] { o.check(); }) ==
         "lowrank::low_rank: coupled (L2) weight decay would need PᵀW; choose decay_order::before or after");
-  check_contains(refusal<argument_error>([&] { std::ignore = named("galore_adamw", "decay=coupled"); }), "option \"decay\" must be one of before, after");
+  check_contains(refusal<argument_error>([&] { std::ignore = named("galore_adamw", "decay=coupled"); }),
+                 "coupled (L2) weight decay");
   full_rank<rule::adafactor> factors;
   factors.rule.decay = decay_order::coupled;
-  CHECK(refusal<argument_error>([&] { factors.check(); }) == "lowrank::rule::adafactor: decay must be before or after the update");
+  CHECK(refusal<argument_error>([&] { factors.check(); }) ==
+        "lowrank::rule::adafactor: decay must be before or after the update");
 }
 
 TEST_SUITE_END();

@@ -18,7 +18,7 @@ constexpr extents shape{24, 40};
 
 float bad_number(int which) {
   constexpr float bad[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
-                           -std::numeric_limits<float>::infinity(), 3e19F, std::numeric_limits<float>::max()};
+                           -std::numeric_limits<float>::infinity(), 3e20F, std::numeric_limits<float>::max()};
   return bad[which];
 }
 constexpr int bad_numbers = 5;
@@ -63,7 +63,8 @@ void check_skips(Optimizer const& optimizer, index_t bad_step, bool retries) {
     for (index_t k = 0; k < 8; ++k) {
       if (k == bad_step) {
         snapshot const before{w, state};
-        CHECK(optimizer.step(exec, state, w.view(), read(spoiled(k, bad_number(which))), {}) == step_status::skipped_bad_gradient);
+        CHECK(optimizer.step(exec, state, w.view(), read(spoiled(k, bad_number(which))), {}) ==
+              step_status::skipped_bad_gradient);
         before.check_untouched(w, state);
         if constexpr (requires { optimizer.refresh_due(state); }) CHECK(state.calls == k + 1);
         continue;
@@ -77,9 +78,13 @@ void check_skips(Optimizer const& optimizer, index_t bad_step, bool retries) {
   }
 }
 
-TEST_CASE("in a gradient at the first step: skipped, and a basis is looked for at the next") { check_skips(galore(4), 0, true); }
+TEST_CASE("in a gradient at the first step: skipped, and a basis is looked for at the next") {
+  check_skips(galore(4), 0, true);
+}
 TEST_CASE("between refreshes: skipped") { check_skips(galore(4), 2, false); }
-TEST_CASE("at a refresh: skipped, the old basis stays, and the next call looks again") { check_skips(galore(4), 4, true); }
+TEST_CASE("at a refresh: skipped, the old basis stays, and the next call looks again") {
+  check_skips(galore(4), 4, true);
+}
 TEST_CASE("on whole parameters, whatever the rule") {
   for (index_t const k : {0, 3}) {
     check_skips(adamw{}, k, false);
@@ -115,7 +120,8 @@ TEST_CASE("in one entry of dY or X of a factored gradient") {
         auto state = optimizer.init(exec, shape, 1);
         auto w = random_matrix(shape, 1);
         for (index_t k = 0; k < 6; ++k) {
-          auto dy = random_matrix({30, shape.rows}, 50 + static_cast<std::uint64_t>(k)), x = random_matrix({30, shape.cols}, 80 + static_cast<std::uint64_t>(k));
+          auto dy = random_matrix({30, shape.rows}, 50 + static_cast<std::uint64_t>(k)),
+               x = random_matrix({30, shape.cols}, 80 + static_cast<std::uint64_t>(k));
           snapshot const before{w, state};
           if (k == bad_step) (in_input ? x : dy)(11, 3) = bad_number(which);
           auto const status = optimizer.step(exec, state, w.view(), outer_product<>{read(dy), read(x)}, {});
@@ -142,11 +148,14 @@ TEST_CASE("in any micro-batch: the whole step is skipped, the next one is clean"
           auto const weight = copy_of(read(w));
           auto const moments = values_of<float>(state, "rule.moment1");
           for (index_t part = 0; part < 3; ++part)
-            optimizer.accumulate(exec, state, read(k == bad_step && part == bad_part ? spoiled(k, bad_number(which)) : gradient_of_step(shape, 3 * k + part)));
+            optimizer.accumulate(exec, state,
+                                 read(k == bad_step && part == bad_part ? spoiled(k, bad_number(which))
+                                                                        : gradient_of_step(shape, 3 * k + part)));
           auto const status = optimizer.step(exec, state, w.view(), {});
           CHECK(status == (k == bad_step ? step_status::skipped_bad_gradient : step_status::stepped));
           CHECK(same_bits(w, weight) == (k == bad_step));
-          if (k == bad_step) CHECK(std::memcmp(moments.data(), values_of<float>(state, "rule.moment1").data(), moments.size() * 4) == 0);
+          if (k == bad_step)
+            CHECK(std::memcmp(moments.data(), values_of<float>(state, "rule.moment1").data(), moments.size() * 4) == 0);
         }
         CHECK(all_finite(w));
       }
@@ -163,10 +172,13 @@ TEST_CASE("16-bit weights keep every bit in a skipped step, stochastic rounding 
   matrix<bf16> before{shape};
   for (index_t k = 0; k < 3; ++k) {
     std::memcpy(before.data(), w.data(), static_cast<std::size_t>(w.bytes()));
-    CHECK(optimizer.step(exec, state, bf16_weight<>{w.view()}, read(spoiled(k, bad_number(0))), {}) == step_status::skipped_bad_gradient);
-    CHECK(whole.step(exec, other, bf16_weight<>{w.view()}, read(spoiled(k, bad_number(1))), {}) == step_status::skipped_bad_gradient);
+    CHECK(optimizer.step(exec, state, bf16_weight<>{w.view()}, read(spoiled(k, bad_number(0))), {}) ==
+          step_status::skipped_bad_gradient);
+    CHECK(whole.step(exec, other, bf16_weight<>{w.view()}, read(spoiled(k, bad_number(1))), {}) ==
+          step_status::skipped_bad_gradient);
     CHECK(same_bits(w, before));
-    CHECK(optimizer.step(exec, state, bf16_weight<>{w.view()}, read(gradient_of_step(shape, k)), {}) == step_status::stepped);
+    CHECK(optimizer.step(exec, state, bf16_weight<>{w.view()}, read(gradient_of_step(shape, k)), {}) ==
+          step_status::stepped);
     CHECK_FALSE(same_bits(w, before));
   }
 }
@@ -179,7 +191,8 @@ TEST_CASE("large and small gradients are ordinary where their squares can be sum
     for (index_t k = 0; k < 6; ++k) {
       auto g = gradient_of_step(small, k);
       for (index_t e = 0; e < small.size(); ++e) g.data()[e] *= size;
-      CHECK(optimizer.step(exec, state, w.view(), read(g), step_options{.learning_rate = 1e-3F}) == step_status::stepped);
+      CHECK(optimizer.step(exec, state, w.view(), read(g), step_options{.learning_rate = 1e-3F}) ==
+            step_status::stepped);
     }
     CHECK(all_finite(w));
     for (auto const& [name, bytes] : saved(state))
@@ -201,6 +214,33 @@ TEST_CASE("large and small gradients are ordinary where their squares can be sum
   CHECK(adamw{}.step(exec, state, w.view(), read(g), {}) == step_status::skipped_bad_gradient);
   // What counts is the gradient times its scale.
   CHECK(adamw{}.step(exec, state, w.view(), read(g), {.grad_scale = 1e-3F}) == step_status::stepped);
+}
+
+TEST_CASE(
+    "3e19, finite but not its square: skipped where G is read, stepped where what is left of it in the subspace can be "
+    "squared") {
+  host_executor exec{{.threads = 2, .scratch_bytes = 1 << 20}};
+  auto const optimizer = galore(4);
+  for (index_t const bad_step : {0, 1, 2, 3, 4, 5}) {
+    auto state = optimizer.init(exec, shape, 1);
+    auto w = random_matrix(shape, 1);
+    bool const read_whole = bad_step % 4 == 0;
+    for (index_t k = 0; k < 8; ++k) {
+      bool everywhere = k == bad_step && bad_step % 2 == 1;
+      auto g = k == bad_step ? spoiled(k, 3e19F) : gradient_of_step(shape, k);
+      if (everywhere)
+        for (index_t e = 0; e < shape.size(); ++e) g.data()[e] *= 3e19F;
+      auto const status = optimizer.step(exec, state, w.view(), read(g), {});
+      if (k != bad_step) CHECK(status == step_status::stepped);
+      else if (read_whole || everywhere) CHECK(status == step_status::skipped_bad_gradient);
+    }
+    CHECK(all_finite(w));
+    for (std::string const name : {"rule.moment1", "rule.moment2"})
+      for (float const x : values_of<float>(state, name)) CHECK(is_finite(x));
+  }
+  auto state = adamw{}.init(exec, shape, 1);
+  auto w = random_matrix(shape, 1);
+  CHECK(adamw{}.step(exec, state, w.view(), read(spoiled(0, 3e19F)), {}) == step_status::skipped_bad_gradient);
 }
 
 TEST_CASE("a zero gradient: first, at a refresh, in between; momentum goes on") {
@@ -276,7 +316,9 @@ TEST_CASE("a finder that fails, or writes NaN: no step without a basis, the old 
     optimizer.refresh.period = 3;
     auto state = optimizer.init(exec, shape, 1);
     auto w = random_matrix(shape, 1);
-    auto const step = [&](index_t k) { return optimizer.step(exec, state, w.view(), read(gradient_of_step(shape, k)), {}); };
+    auto const step = [&](index_t k) {
+      return optimizer.step(exec, state, w.view(), read(gradient_of_step(shape, k)), {});
+    };
     for (index_t k = 0; k < 2; ++k) {
       snapshot const before{w, state};
       CHECK(step(k) == step_status::skipped_no_basis);
@@ -291,7 +333,7 @@ TEST_CASE("a finder that fails, or writes NaN: no step without a basis, the old 
     CHECK(step(6) == step_status::stepped_old_basis);
     CHECK(values_of<float>(state, "basis.values") == basis);
     CHECK(values_of<std::int64_t>(state, "rule.steps").at(0) == 4);  // no reset at call 6
-    CHECK(step(7) == step_status::stepped);                           // not asked again before the next period
+    CHECK(step(7) == step_status::stepped);                          // not asked again before the next period
     CHECK(all_finite(w));
   }
 }
@@ -299,13 +341,14 @@ TEST_CASE("a finder that fails, or writes NaN: no step without a basis, the old 
 TEST_CASE("a given basis that is not there: retried at each call until there is one, then the old one stays") {
   host_executor exec{{.threads = 2, .scratch_bytes = 1 << 20}};
   for (bool const both : {false, true}) {
-    auto const identity = identity_basis(24).source;
+    auto const identity = identity_basis(24).source, wide = identity_basis(40).source;
     index_t there = 2, asked = 0;
-    basis::given const source{{}, [&](index_t call, side where) -> matrix_view<float const> {
-                                ++asked;
-                                if (call < there || call == 6 || (both && where == side::right && call == 3)) return {};
-                                return where == side::left ? identity(call, where).sub({0, 24, 0, 6}) : identity_basis(40).source(call, where).sub({0, 40, 0, 6});
-                              }};
+    basis::given const source{
+        {}, [&](index_t call, side where) -> matrix_view<float const> {
+          ++asked;
+          if (call < there || call == 6 || (both && where == side::right && call == 3)) return {};
+          return where == side::left ? identity(call, where).sub({0, 24, 0, 6}) : wide(call, where).sub({0, 40, 0, 6});
+        }};
     auto const run = [&](auto optimizer) {
       optimizer.refresh.period = 3;
       auto state = optimizer.init(exec, shape, 1);
@@ -315,7 +358,9 @@ TEST_CASE("a given basis that is not there: retried at each call until there is 
         auto const status = optimizer.step(exec, state, w.view(), read(gradient_of_step(shape, k)), {});
         CAPTURE(k);
         if (k < 2) before.check_untouched(w, state);
-        CHECK(status == (k < 2 ? step_status::skipped_no_basis : k == 6 || (both && k == 3) ? step_status::stepped_old_basis : step_status::stepped));
+        CHECK(status == (k < 2                        ? step_status::skipped_no_basis
+                         : k == 6 || (both && k == 3) ? step_status::stepped_old_basis
+                                                      : step_status::stepped));
       }
     };
     if (both) run(low_rank<rule::sgd, basis::two_sided<basis::given>>{.rank = 6, .finder = {source}});
@@ -352,7 +397,8 @@ TEST_CASE("hyper-parameters and options that are not numbers are refused by thei
   snapshot const before{w, state};
   auto const g = gradient_of_step(shape, 0);
   for (float const bad : {nan, infinity, -infinity})
-    for (step_options const& o : {step_options{.learning_rate = bad}, step_options{.weight_decay = bad}, step_options{.grad_scale = bad}}) {
+    for (step_options const& o :
+         {step_options{.learning_rate = bad}, step_options{.weight_decay = bad}, step_options{.grad_scale = bad}}) {
       CHECK_THROWS_AS(optimizer.step(exec, state, w.view(), read(g), o), argument_error);
       CHECK_THROWS_AS(adamw{}.step(exec, other, w.view(), read(g), o), argument_error);
     }

@@ -91,7 +91,8 @@ TEST_CASE("stochastic rounding is keyed by seed, step, tensor and element, not b
 }
 
 /// 4096 weights of 1, pushed 64 times by 1/32 of the distance to the next bf16 below (2^-8).
-std::vector<double> movement(weight_rounding rounding, int threads, std::string const& name, std::string const& options) {
+std::vector<double> movement(weight_rounding rounding, int threads, std::string const& name,
+                             std::string const& options) {
   host_executor exec{{.threads = threads, .scratch_bytes = 1 << 20}};
   extents const shape{64, 64};
   auto o = make_named(exec, name, options, shape, 1, {{}, identity_basis(64)});
@@ -105,7 +106,8 @@ std::vector<double> movement(weight_rounding rounding, int threads, std::string 
 }
 
 TEST_CASE("updates below half a unit: nearest stands still, stochastic moves by what was meant, on average") {
-  for (auto const& [name, options] : {std::pair<std::string, std::string>{"sgd", ""}, {"galore_sgd", "rank=64, scale=1, finder=given"}}) {
+  for (auto const& [name, options] :
+       {std::pair<std::string, std::string>{"sgd", ""}, {"galore_sgd", "rank=64, scale=1, finder=given"}}) {
     CAPTURE(name);
     for (double const moved : movement(weight_rounding::nearest, 2, name, options)) REQUIRE(moved == 0);
     auto const moved = movement(weight_rounding::stochastic, 2, name, options);

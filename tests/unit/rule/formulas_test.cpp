@@ -90,14 +90,16 @@ reference adafactor_reference(adafactor_numbers const a) {
     double const b = 1 - std::pow(t, a.decay_rate);
     for (std::size_t i = 0; i < rows; ++i) {
       double mean = 0;
-      for (std::size_t j = 0; j < cols; ++j) mean += (g[i * cols + j] * g[i * cols + j] + a.epsilon1) / static_cast<double>(cols);
+      for (std::size_t j = 0; j < cols; ++j)
+        mean += (g[i * cols + j] * g[i * cols + j] + a.epsilon1) / static_cast<double>(cols);
       row[i] = b * row[i] + (1 - b) * mean;
     }
     double row_mean = 0;
     for (double const x : row) row_mean += x / static_cast<double>(rows);
     for (std::size_t j = 0; j < cols; ++j) {
       double mean = 0;
-      for (std::size_t i = 0; i < rows; ++i) mean += (g[i * cols + j] * g[i * cols + j] + a.epsilon1) / static_cast<double>(rows);
+      for (std::size_t i = 0; i < rows; ++i)
+        mean += (g[i * cols + j] * g[i * cols + j] + a.epsilon1) / static_cast<double>(rows);
       col[j] = b * col[j] + (1 - b) * mean;
     }
     numbers out(g.size());
@@ -134,21 +136,34 @@ std::vector<rule_case> every_rule() {
   for (bool const raw : {false, true})
     for (bool const corrected : {true, false})
       for (bool const after : {false, true})
-        add("adamw",
-            adam_options + ", epsilon=" + (raw ? "raw_root" : "corrected_root") + ", correct_bias=" +
-                (corrected ? "true" : "false") + ", decay=" + (after ? "after" : "before"),
-            [=] { return adam_reference({0.85, 0.97, 1e-3, corrected, raw}); }, after ? decays::after : decays::before);
-  add("sgd", "decay=before", [] { return sgd_reference(0, 0, false); }, decays::before);
-  add("sgd", "dampening=0.4, decay=before", [] { return sgd_reference(0, 0.4, false); }, decays::before);
-  add("sgd", "momentum=0.9, decay=before", [] { return sgd_reference(0.9, 0, false); }, decays::before);
-  add("sgd", "momentum=0.9, dampening=0.4, decay=after", [] { return sgd_reference(0.9, 0.4, false); }, decays::after);
-  add("sgd", "momentum=0.8, nesterov=true, decay=before", [] { return sgd_reference(0.8, 0, true); }, decays::before);
-  add("lion", "betas=(0.9, 0.98)", [] { return lion_reference(0.9, 0.98); }, decays::before);
+        add(
+            "adamw",
+            adam_options + ", epsilon=" + (raw ? "raw_root" : "corrected_root") +
+                ", correct_bias=" + (corrected ? "true" : "false") + ", decay=" + (after ? "after" : "before"),
+            [=] {
+              return adam_reference({0.85, 0.97, 1e-3, corrected, raw});
+            },
+            after ? decays::after : decays::before);
+  add(
+      "sgd", "decay=before", [] { return sgd_reference(0, 0, false); }, decays::before);
+  add(
+      "sgd", "dampening=0.4, decay=before", [] { return sgd_reference(0, 0.4, false); }, decays::before);
+  add(
+      "sgd", "momentum=0.9, decay=before", [] { return sgd_reference(0.9, 0, false); }, decays::before);
+  add(
+      "sgd", "momentum=0.9, dampening=0.4, decay=after", [] { return sgd_reference(0.9, 0.4, false); }, decays::after);
+  add(
+      "sgd", "momentum=0.8, nesterov=true, decay=before", [] { return sgd_reference(0.8, 0, true); }, decays::before);
+  add(
+      "lion", "betas=(0.9, 0.98)", [] { return lion_reference(0.9, 0.98); }, decays::before);
   for (bool const scales : {false, true}) {
     std::string const on = scales ? ", scale_parameter=true" : "";
-    add("adafactor", "beta1=None" + on, [=] { return adafactor_reference({.scales = scales}); }, decays::before);
-    add("adafactor", "beta1=0.9, clip_threshold=0.5, decay_rate=-0.6" + on,
-        [=] { return adafactor_reference({.clip = 0.5, .decay_rate = -0.6, .beta1 = 0.9, .scales = scales}); }, decays::before);
+    add(
+        "adafactor", "beta1=None" + on, [=] { return adafactor_reference({.scales = scales}); }, decays::before);
+    add(
+        "adafactor", "beta1=0.9, clip_threshold=0.5, decay_rate=-0.6" + on,
+        [=] { return adafactor_reference({.clip = 0.5, .decay_rate = -0.6, .beta1 = 0.9, .scales = scales}); },
+        decays::before);
   }
   return all;
 }
@@ -204,15 +219,15 @@ TEST_CASE("on whole parameters") {
         decay(expected, rule.decay, decays::before, keep);
         for (std::size_t e = 0; e < expected.size(); ++e) expected[e] -= down[e];
         decay(expected, rule.decay, decays::after, keep);
-        optimizer->step(exec, fp32_weight<>{w.view()}, read(gradient),
-                        {.learning_rate = rate_of_step(k), .weight_decay = decay_of_weight, .grad_scale = scale_of_gradient});
+        optimizer->step(
+            exec, fp32_weight<>{w.view()}, read(gradient),
+            {.learning_rate = rate_of_step(k), .weight_decay = decay_of_weight, .grad_scale = scale_of_gradient});
       }
       double const moved = lowrank_test::largest_difference(read(w), read(start));
       CHECK(moved > 1e-3);
       CHECK(largest_difference(w, expected) < 3e-5 * moved);
     }
 }
-
 
 TEST_CASE("inside a subspace, on every side, with the scale on the way back and decay on the whole weight") {
   host_executor exec{{.threads = 2, .scratch_bytes = 1 << 20}};
@@ -230,9 +245,11 @@ TEST_CASE("inside a subspace, on every side, with the scale on the way back and 
         for (index_t i = 0; i < shape.rows; ++i) u(i, c) = static_cast<float>(columns_u(c, i));
         for (index_t j = 0; j < shape.cols; ++j) v(j, c) = static_cast<float>(columns_v(c, j));
       }
-      basis::given const bases{{}, [&](index_t, lowrank::side facing_side) { return facing_side == side::left ? read(u) : read(v); }};
-      auto optimizer = make_named(exec, "galore_" + rule.name, rule.options + ", rank=6, scale=0.25, finder=given, proj_type=" + side,
-                                  shape, 1, {{}, bases});
+      basis::given const bases{
+          {}, [&](index_t, lowrank::side facing_side) { return facing_side == side::left ? read(u) : read(v); }};
+      auto optimizer =
+          make_named(exec, "galore_" + rule.name,
+                     rule.options + ", rank=6, scale=0.25, finder=given, proj_type=" + side, shape, 1, {{}, bases});
       auto formula = rule.formula();
       auto w = random_matrix(shape, 5);
       auto const start = copy_of(read(w));
@@ -240,7 +257,8 @@ TEST_CASE("inside a subspace, on every side, with the scale on the way back and 
       for (index_t k = 0; k < 8; ++k) {
         auto const gradient = gradient_of_step(shape, k);
         // R as the weight lies: UᵀG, GV or UᵀGV.
-        auto projected = side == "right" ? plain_product(read(gradient), read(v)) : plain_product(read(u).t(), read(gradient));
+        auto projected =
+            side == "right" ? plain_product(read(gradient), read(v)) : plain_product(read(u).t(), read(gradient));
         if (side == "full") projected = plain_product(projected.view(), read(v));
         numbers g(projected.data(), projected.data() + projected.shape().size());
         for (double& x : g) x *= static_cast<double>(scale_of_gradient);
@@ -248,14 +266,16 @@ TEST_CASE("inside a subspace, on every side, with the scale on the way back and 
         auto const n = formula(g, {projected.shape(), static_cast<double>(rate_of_step(k)), rms(expected)}, rate);
         matrix<double> direction{projected.shape()};
         std::copy(n.begin(), n.end(), direction.data());
-        auto lifted = side == "right" ? plain_product(direction.view(), read(v).t()) : plain_product(read(u), direction.view());
+        auto lifted =
+            side == "right" ? plain_product(direction.view(), read(v).t()) : plain_product(read(u), direction.view());
         if (side == "full") lifted = plain_product(lifted.view(), read(v).t());
         double const keep = 1 - rate * static_cast<double>(decay_of_weight);
         decay(expected, rule.decay, decays::before, keep);
         for (std::size_t e = 0; e < expected.size(); ++e) expected[e] -= alpha * lifted.data()[e];
         decay(expected, rule.decay, decays::after, keep);
-        optimizer->step(exec, fp32_weight<>{w.view()}, read(gradient),
-                        {.learning_rate = rate_of_step(k), .weight_decay = decay_of_weight, .grad_scale = scale_of_gradient});
+        optimizer->step(
+            exec, fp32_weight<>{w.view()}, read(gradient),
+            {.learning_rate = rate_of_step(k), .weight_decay = decay_of_weight, .grad_scale = scale_of_gradient});
       }
       double const moved = lowrank_test::largest_difference(read(w), read(start));
       CHECK(moved > 1e-3);

@@ -17,11 +17,13 @@ TEST_SUITE_BEGIN("tile");
 
 TEST_CASE("packs do to every element what floats do") {
   auto const x = random_matrix({3, pack::width}, 1);
-  auto const a = pack::load(x.data()), b = pack::load(x.data() + pack::width), c = pack::load(x.data() + 2 * pack::width);
+  auto const a = pack::load(x.data()), b = pack::load(x.data() + pack::width),
+             c = pack::load(x.data() + 2 * pack::width);
   auto const check = [&](pack value, auto const& expected) {
     std::vector<float> got(static_cast<std::size_t>(pack::width));
     value.store(got.data());
-    for (index_t i = 0; i < pack::width; ++i) CHECK(got[static_cast<std::size_t>(i)] == expected(x(0, i), x(1, i), x(2, i)));
+    for (index_t i = 0; i < pack::width; ++i)
+      CHECK(got[static_cast<std::size_t>(i)] == expected(x(0, i), x(1, i), x(2, i)));
   };
   check(a + b, [](float p, float q, float) { return p + q; });
   check(a - b, [](float p, float q, float) { return p - q; });

@@ -44,10 +44,11 @@ class thread_pool {
     call_ = call;
     count_ = count;
     next_.store(0, std::memory_order_relaxed);
-    running_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    gate_.store(open, std::memory_order_release);
     announce();
     work(0);
-    for (int spin = 0; running_.load(std::memory_order_acquire) != 0; ++spin) relax(spin);
+    gate_.fetch_and(~open, std::memory_order_acq_rel);
+    for (int spin = 0; gate_.load(std::memory_order_acquire) != 0; ++spin) relax(spin);
     busy_ = false;
   }
 
@@ -75,9 +76,18 @@ class thread_pool {
       generation_.wait(seen, std::memory_order_acquire);
       seen = generation_.load(std::memory_order_acquire);
       if (stop_.load(std::memory_order_relaxed)) return;
+      if (!enter()) continue;
       work(worker);
-      running_.fetch_sub(1, std::memory_order_release);
+      gate_.fetch_sub(1, std::memory_order_release);
     }
+  }
+  /// Whether there still is something to help with. Then `run` does not return before this worker has left.
+  [[nodiscard]] bool enter() noexcept {
+    unsigned inside = gate_.load(std::memory_order_relaxed);
+    while ((inside & open) != 0)
+      if (gate_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel, std::memory_order_relaxed))
+        return true;
+    return false;
   }
   static void relax(int spin) noexcept {
     if (spin > spins) return std::this_thread::yield();
@@ -86,6 +96,7 @@ class thread_pool {
 #endif
   }
   static constexpr int spins = 4000;
+  static constexpr unsigned open = 1U << 31;
 
   /// The pool whose task this thread is running, and as which worker.
   struct place {
@@ -98,7 +109,7 @@ class thread_pool {
   std::atomic<unsigned> generation_{};
   std::atomic<bool> stop_{};
   std::atomic<index_t> next_{};
-  std::atomic<int> running_{};
+  std::atomic<unsigned> gate_{};  ///< `open` while workers may enter, plus the number of those inside
   void* context_{};
   task call_{};
   index_t count_{};

@@ -24,8 +24,8 @@ void blas_tile_product(T alpha, unit_stride<T const> a, unit_stride<T const> b, 
   auto const order = [](unit_stride<T const> operand) { return operand.row_major ? CblasTrans : CblasNoTrans; };
   auto const size = [](index_t x) { return static_cast<int>(x); };
   auto const call = [&](auto gemm) {
-    gemm(CblasColMajor, order(a), order(b), size(shape.rows), size(shape.cols), size(depth), alpha,
-         a.data, size(a.leading), b.data, size(b.leading), T{1}, c.data, size(c.leading));
+    gemm(CblasColMajor, order(a), order(b), size(shape.rows), size(shape.cols), size(depth), alpha, a.data,
+         size(a.leading), b.data, size(b.leading), T{1}, c.data, size(c.leading));
   };
   if constexpr (sizeof(T) == sizeof(float)) call(&cblas_sgemm);
   else call(&cblas_dgemm);

@@ -39,7 +39,8 @@ svd_status exact_svd(E& exec, matrix_view<float const> a, svd_output<> const& ou
   if (out.wants_u() || out.wants_v()) wanted |= static_cast<unsigned>(Eigen::ComputeThinU);
   if (out.wants_v()) wanted |= static_cast<unsigned>(Eigen::ComputeThinV);
   Eigen::BDCSVD<detail::eigen_matrix> const svd{work, wanted};
-  if (svd.info() != Eigen::Success) return svd_status::not_converged;
+  // Zero is Eigen's success, by a name that X11 makes a macro of.
+  if (svd.info() != Eigen::ComputationInfo{}) return svd_status::not_converged;
   if (out.values != nullptr)
     for (index_t i = 0; i < k; ++i) out.values[i] = static_cast<double>(svd.singularValues()[i]) * scale.up;
   auto const view = [](detail::eigen_matrix const& x) { return row_major(x.data(), {x.cols(), x.rows()}).t(); };

@@ -4,8 +4,8 @@
 
 namespace lowrank {
 
-#define LOWRANK_COMPOSITION                                                                                       \
-  template <class Rule, class Finder, refresh_policy Refresh, class Transport, residual_policy Residual,        \
+#define LOWRANK_COMPOSITION                                                                              \
+  template <class Rule, class Finder, refresh_policy Refresh, class Transport, residual_policy Residual, \
             lift_policy Lift, class Format>
 #define LOWRANK_COMPOSED low_rank<Rule, Finder, Refresh, Transport, Residual, Lift, Format>
 
@@ -45,10 +45,11 @@ index_t LOWRANK_COMPOSED::workspace_bytes(W const& weight, index_t tokens) const
   index_t const r = rank_of(shape);
   extents const inner = chosen::inner(g, r);
   index_t const panel_columns = side_of(shape) == side::left ? g.cols : detail::panel_rows(weight);
-  index_t const within_step = std::max({chosen::project_bytes(g, r, tokens), rule.workspace_bytes(inner),
-                                        rule.needs_weight_rms() ? detail::measure_bytes(weight) : 0,
-                                        detail::weight_panel_bytes(weight) + chosen::lift_bytes(r, panel_columns),
-                                        measure != certificate::never ? gradient_norm_bytes(g, tokens) + scratch_bytes<double>(1) : 0});
+  index_t const within_step =
+      std::max({chosen::project_bytes(g, r, tokens), rule.workspace_bytes(inner),
+                rule.needs_weight_rms() ? detail::measure_bytes(weight) : 0,
+                detail::weight_panel_bytes(weight) + chosen::lift_bytes(r, panel_columns),
+                measure != certificate::never ? gradient_norm_bytes(g, tokens) + scratch_bytes<double>(1) : 0});
   index_t const step = store<host_space>::open_bytes(g, r) + scratch_bytes<float>(inner.size()) + within_step;
   return std::max({step, renew_bytes(g, r, tokens), tokens > 0 ? detail::guard_bytes : 0});
 }
@@ -57,10 +58,12 @@ LOWRANK_COMPOSITION
 template <executor E>
 auto LOWRANK_COMPOSED::init(E& exec, extents weight, std::uint32_t tensor) const -> state<typename E::space> {
   static_assert(update_rule<Rule, E>, "lowrank: the first slot needs an update rule (see rule/rule.hpp)");
-  static_assert(basis_finder<Finder, E, const_view_of<E>>, "lowrank: the second slot needs a basis finder (see basis/finder.hpp)");
+  static_assert(basis_finder<Finder, E, const_view_of<E>>,
+                "lowrank: the second slot needs a basis finder (see basis/finder.hpp)");
   static_assert(transport_policy<Transport, Rule, E>, "lowrank: this transport does not fit this rule");
   check();
-  require<shape_error>(weight.rows >= 0 && weight.cols >= 0, "low_rank::init", "shape must not be negative, got ", weight);
+  require<shape_error>(weight.rows >= 0 && weight.cols >= 0, "low_rank::init", "shape must not be negative, got ",
+                       weight);
   require(tensor < (1U << 24), "low_rank::init", "tensor must be below 2^24, got ", tensor);
   extents const g = facing(side_of(weight), weight);
   index_t const r = rank_of(weight);
@@ -108,8 +111,8 @@ bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, i
   if (blind) {
     candidate.each([&](view_of<E> p) { fill_identity(exec, p); });
   } else {
-    finder_inputs<E, G> const in{g, call, s.facing_side,
-                                 {seed, static_cast<std::uint32_t>(call), s.tensor, rng_purpose::basis}};
+    finder_inputs<E, G> const in{
+        g, call, s.facing_side, {seed, static_cast<std::uint32_t>(call), s.tensor, rng_purpose::basis}};
     if constexpr (two_sided) finder.find(exec, in, candidate.u, candidate.v, failed);
     else finder.find(exec, in, candidate.p, failed);
     // Whatever a finder claims, a basis with NaN in it never reaches the state.
@@ -138,7 +141,8 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   auto const g = as_gradient(given);
   static_assert(std::same_as<typename G::space, typename E::space>,
                 "lowrank: the gradient must be in the memory space of the executor");
-  static_assert(has_products<E>, "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
+  static_assert(has_products<E>,
+                "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
   detail::check_options(options, "low_rank::step");
   detail::check_weight(s.weight, weight, "low_rank::step");
   detail::check_gradient(s.weight, g, "low_rank::step");
@@ -178,7 +182,8 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   p.project(exec, faced, 0.0F, r);
   detail::guard_projected(exec, const_view_of<E>(r), record);
   if (skipped()) return counted(step_status::skipped_bad_gradient);
-  if (measure == certificate::every_step || (measure == certificate::at_refresh && renewed)) measure_captured(exec, s, faced);
+  if (measure == certificate::every_step || (measure == certificate::at_refresh && renewed))
+    measure_captured(exec, s, faced);
   if (renewed) s.report.captured = s.captured;
   descend(exec, s, weight, p, r, call);
   return counted(due && !renewed ? step_status::stepped_old_basis : step_status::stepped);
@@ -201,7 +206,9 @@ LOWRANK_COMPOSITION
 template <executor E, gradient_argument G>
 void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const& given) const {
   auto const g = as_gradient(given);
-  static_assert(!reads_gradient, "lowrank: this residual needs the whole gradient in every step, so it cannot be accumulated in the subspace");
+  static_assert(
+      !reads_gradient,
+      "lowrank: this residual needs the whole gradient in every step, so it cannot be accumulated in the subspace");
   require<state_error>(accumulate_in == accumulation::projected, "low_rank::accumulate",
                        "set accumulate_in = accumulation::projected before init");
   detail::check_gradient(s.weight, g, "low_rank::accumulate");
@@ -244,8 +251,10 @@ void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const&
 
 LOWRANK_COMPOSITION
 template <executor E, weight_view<E> W>
-step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const& weight, step_options const& options) const {
-  static_assert(has_products<E>, "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
+step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const& weight,
+                                   step_options const& options) const {
+  static_assert(has_products<E>,
+                "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
   detail::check_options(options, "low_rank::step");
   detail::check_weight(s.weight, weight, "low_rank::step");
   require<state_error>(s.micro_batches > 0, "low_rank::step", "nothing was accumulated");
