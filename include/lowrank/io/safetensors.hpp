@@ -215,6 +215,7 @@ class safetensors_writer {
       begin = end;
     }
     std::vector<std::string_view> names;
+    names.reserve(tensors.size());
     for (auto const& t : tensors) names.push_back(t.name);
     std::ranges::sort(names);
     auto const twin = std::ranges::adjacent_find(names);

@@ -46,8 +46,9 @@ LOWRANK_INLINE void add_squares(warp_ordered_sum& sum, float const* x, index_t s
   auto const square = [](float value) { return static_cast<double>(value) * static_cast<double>(value); };
   if (stride != 1) return sum.add_row(count, [=](index_t j) { return square(x[j * stride]); });
   for (index_t j = 0; j < count; j += width) {
-    for (index_t k = 0; k < width; k += line)
-      LOWRANK_PREFETCH(reinterpret_cast<std::uintptr_t>(x + j) + static_cast<std::uintptr_t>(4 * k + ahead));
+    for (index_t k = 0; k < width; k += line)  // as numbers, because a pointer may not leave its array
+      LOWRANK_PREFETCH(                        // NOLINT(performance-no-int-to-ptr)
+          reinterpret_cast<std::uintptr_t>(x + j) + static_cast<std::uintptr_t>(4 * k + ahead));
     sum.add_row(std::min(width, count - j), [from = x + j, square](index_t k) { return square(from[k]); });
   }
 }

@@ -28,9 +28,10 @@ enum class certificate : std::uint8_t { never, at_refresh, every_step };
 template <class Rule, class Finder, refresh_policy Refresh = refresh::every, class Transport = transport::keep,
           residual_policy Residual = residual::drop, lift_policy Lift = lift::back_project, class Format = format::fp32>
 struct low_rank {
-  template <memory_space S>
+  // Constrained, these two aliases crash clang 14.
+  template <class S>
   using map = typename Finder::template map<S>;
-  template <memory_space S>
+  template <class S>
   using store = basis_store<map<S>, Format>;
   static constexpr bool two_sided = map<host_space>::two_sided;
   static constexpr bool reads_gradient = Residual::traits.reads_gradient;

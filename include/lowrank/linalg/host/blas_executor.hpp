@@ -6,11 +6,13 @@
 
 #include "lowrank/core/executor.hpp"
 
-// OpenBLAS only; absent from other libraries, where these stay null.
+// OpenBLAS only; absent from other libraries, where these stay null. Some cblas.h declare them too, but not as weak.
+// NOLINTBEGIN(readability-redundant-declaration)
 extern "C" {
 void openblas_set_num_threads(int num_threads) __attribute__((weak));
 int openblas_get_num_threads(void) __attribute__((weak));
 }
+// NOLINTEND(readability-redundant-declaration)
 
 namespace lowrank {
 
