@@ -145,7 +145,7 @@ inline void print_table(std::vector<run_result> const& runs) {
 [[nodiscard]] inline std::string plot(std::string const& commands, std::filesystem::path const& folder,
                                       std::string const& name) {
   auto const script = folder / (name + ".gp"), picture = folder / (name + ".svg");
-  std::ofstream{script} << "set terminal svg size 640,400 font 'sans,12' background '#ffffff'\nset output '"
+  std::ofstream{script} << "set terminal svg size 640,400 font 'sans,12' background '#ffffff' noenhanced\nset output '"
                         << picture.string() << "'\nset grid lc '#dddddd'\nset border 3\nset tics nomirror\n"
                         << commands;
   std::filesystem::remove(picture);
@@ -230,7 +230,7 @@ inline void write_page(std::filesystem::path const& page, demo_settings const& s
        plot(loss_axes("seconds") + detail::lines(by_second, "linespoints pt 7 ps 0.4"), folder, "loss-seconds")},
       {"Memory by component", plot(bars, folder, "memory")},
       {"Energy of the gradient captured by each new basis, mean over the matrices",
-       plot("set xlabel 'step'\nset ylabel 'captured energy'\nset yrange [0:1]\n" +
+       plot("set xlabel 'step'\nset ylabel 'captured energy'\nset yrange [*:1]\n" +
                 detail::lines(captured, "linespoints pt 7 ps 0.5"),
             folder, "captured")}};
 
