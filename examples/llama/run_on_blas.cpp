@@ -9,14 +9,7 @@
 namespace llama {
 
 run_result run_on_blas(demo_settings const& settings, std::string const& optimizer) {
-  using executor = lowrank::blas_executor;
-  peak_memory::reset();
-  executor exec{{.threads = settings.threads}};
-  lowrank::by_name_context<executor> context;
-  context.exact_svd = [](executor& e, lowrank::matrix_view<float const> a, lowrank::svd_output<> const& out) {
-    return exact_svd(e, a, out);
-  };
-  return training_run<executor>{exec, settings, optimizer, context}.run();
+  return run_on<lowrank::blas_executor>(settings, optimizer);
 }
 
 }  // namespace llama

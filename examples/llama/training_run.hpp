@@ -303,6 +303,18 @@ class training_run {
   run_result result_;
 };
 
+/// One run on an executor of its own. The exact SVD is the one that lookup finds for it.
+template <class Executor>
+[[nodiscard]] run_result run_on(demo_settings const& settings, std::string const& optimizer) {
+  peak_memory::reset();
+  Executor exec{{.threads = settings.threads}};
+  lowrank::by_name_context<Executor> context;
+  context.exact_svd = [](Executor& e, lowrank::matrix_view<float const> a, lowrank::svd_output<> const& out) {
+    return exact_svd(e, a, out);
+  };
+  return training_run<Executor>{exec, settings, optimizer, context}.run();
+}
+
 /// Runs on one backend; each in a translation unit of its own, because decompositions take long to compile.
 [[nodiscard]] run_result run_on_eigen(demo_settings const& settings, std::string const& optimizer);
 [[nodiscard]] run_result run_on_blas(demo_settings const& settings, std::string const& optimizer);

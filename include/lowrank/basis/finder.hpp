@@ -4,7 +4,6 @@
 
 #include "lowrank/basis/linear_map.hpp"
 #include "lowrank/core/rng.hpp"
-#include "lowrank/core/visit.hpp"
 
 namespace lowrank {
 
@@ -19,11 +18,6 @@ struct finder_inputs {
 
 struct finder_traits {
   bool takes_factored{true};  ///< works from products with the gradient alone
-};
-
-/// State of policies that have none.
-struct no_state {
-  friend void visit_state(no_state&, auto&&) {}
 };
 
 /// A finder writes an orthonormal candidate, or sets *failed (not converged, input it cannot use); the old basis is then
