@@ -1,10 +1,9 @@
 /// @file
-/// The numbers of a demo as a table, as JSON, and as a page with plots.
+/// The numbers of a demo as a table and as JSON.
 #pragma once
 
 #include <cstdio>
 #include <ctime>
-#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -67,14 +66,29 @@ struct report_row {
   };
 }
 
+/// As many runs beside each other as fit a wide terminal; the optimizer over what is particular to the run.
 inline void print_table(std::vector<run_result> const& runs) {
-  std::printf("\n%-34s", "");
-  for (auto const& run : runs) std::printf("%16s", run.name.c_str());
-  std::printf("\n");
-  for (auto const& row : report_rows()) {
-    std::printf("%-34s", row.heading.c_str());
-    for (auto const& run : runs) std::printf("%16s", row.value(run).c_str());
+  constexpr std::size_t heading = 34, widest_line = 130;
+  auto const parts = [](run_result const& run) {
+    auto const& name = run.choice.name;
+    auto const space = std::min(name.find(' '), name.size());
+    return std::pair{name.substr(0, space), name.substr(std::min(space + 1, name.size()))};
+  };
+  std::size_t width = 16;
+  for (auto const& run : runs) width = std::max({width, parts(run).first.size() + 2, parts(run).second.size() + 2});
+  std::size_t const together = std::max<std::size_t>(1, (widest_line - heading) / width);
+  for (std::size_t begin = 0; begin < runs.size(); begin += together) {
+    auto const line = [&](std::string const& first, auto const& value) {
+      std::printf("%-*s", static_cast<int>(heading), first.c_str());
+      for (std::size_t k = begin; k < std::min(runs.size(), begin + together); ++k)
+        std::printf("%*s", static_cast<int>(width), value(runs[k]).c_str());
+      std::printf("\n");
+    };
     std::printf("\n");
+    line("", [&](auto const& run) { return parts(run).first; });
+    if (std::any_of(runs.begin(), runs.end(), [&](auto const& run) { return !parts(run).second.empty(); }))
+      line("", [&](auto const& run) { return parts(run).second; });
+    for (auto const& row : report_rows()) line(row.heading, row.value);
   }
 }
 
@@ -105,16 +119,20 @@ inline void print_table(std::vector<run_result> const& runs) {
                        {"ffn", s.model.ffn},
                        {"sequence", s.model.sequence},
                        {"rank", s.rank},
-                       {"gap", s.gap},
+                       {"gap", s.gaps},
                        {"scale", s.scale},
-                       {"finder", s.finder},
+                       {"finder", s.finders},
+                       {"refresh", s.refreshes},
+                       {"transport", s.transports},
+                       {"galore_options", s.galore_options},
                        {"warmup", s.warmup},
                        {"floor", s.floor},
                        {"clip", s.clip},
                        {"backend", s.products == backend::blas ? "blas" : "eigen"}}},
                      {"runs", nlohmann::json::array()}};
   for (auto const& r : runs) {
-    nlohmann::json run{{"name", r.name},
+    nlohmann::json run{{"name", r.choice.name},
+                       {"optimizer", r.choice.optimizer},
                        {"learning_rate", r.learning_rate},
                        {"validation_loss", r.validation_loss},
                        {"perplexity", r.perplexity()},
@@ -134,134 +152,18 @@ inline void print_table(std::vector<run_result> const& runs) {
                        {"refreshes", r.refresh_count()},
                        {"refresh_seconds", r.refresh_seconds()},
                        {"factored_weights", r.factored}};
+    if (r.choice.is_low_rank()) {
+      run["rank"] = s.rank;
+      run["finder"] = r.choice.finder;
+      run["refresh"] = r.choice.refresh;
+      run["transport"] = r.choice.transport;
+      if (r.choice.gap > 0) run["gap"] = r.choice.gap;
+    }
     run_history::visit(r.history,
                        [&](std::string const& name, std::vector<float> const& curve) { run["history"][name] = curve; });
     out["runs"].push_back(std::move(run));
   }
   return out;
-}
-
-/// A gnuplot picture as SVG text; empty where gnuplot is missing or fails.
-[[nodiscard]] inline std::string plot(std::string const& commands, std::filesystem::path const& folder,
-                                      std::string const& name) {
-  auto const script = folder / (name + ".gp"), picture = folder / (name + ".svg");
-  std::ofstream{script} << "set terminal svg size 640,400 font 'sans,12' background '#ffffff' noenhanced\nset output '"
-                        << picture.string() << "'\nset grid lc '#dddddd'\nset border 3\nset tics nomirror\n"
-                        << commands;
-  std::filesystem::remove(picture);
-  if (std::system(("gnuplot '" + script.string() + "' 2>/dev/null").c_str()) != 0) return {};
-  std::ifstream in{picture};
-  std::string svg{std::istreambuf_iterator<char>{in}, {}};
-  auto const begin = svg.find("<svg");
-  return begin == std::string::npos ? std::string{} : svg.substr(begin);
-}
-
-namespace detail {
-
-inline constexpr char const* colours[] = {"#1f5fa8", "#d9541e", "#2f8f4e", "#8a4fa3"};
-
-/// One curve: title, and its points as pairs.
-struct curve {
-  std::string title;
-  std::vector<std::pair<double, double>> points;
-};
-[[nodiscard]] inline std::string lines(std::vector<curve> const& curves, std::string const& style) {
-  std::string data, plotted;
-  for (std::size_t k = 0; k < curves.size(); ++k) {
-    if (curves[k].points.empty()) continue;
-    data += "$c" + std::to_string(k) + " << EOD\n";
-    for (auto const& [x, y] : curves[k].points) data += std::to_string(x) + " " + std::to_string(y) + "\n";
-    data += "EOD\n";
-    plotted += (plotted.empty() ? "plot " : ", ") + std::string{"$c"} + std::to_string(k) + " using 1:2 with " + style +
-               " lw 2 lc rgb '" + colours[k % 4] + "' title '" + curves[k].title + "' noenhanced";
-  }
-  return plotted.empty() ? std::string{} : data + plotted + "\n";
-}
-[[nodiscard]] inline std::string escaped(std::string const& text) {
-  std::string out;
-  for (char const c : printable(text)) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else out += c;
-  }
-  return out;
-}
-
-}  // namespace detail
-
-/// report.html: the table, plots of the curves and of the memory, and a sample of text from each run.
-inline void write_page(std::filesystem::path const& page, demo_settings const& s, std::vector<run_result> const& runs) {
-  std::vector<detail::curve> by_step, by_second, captured;
-  for (auto const& r : runs) {
-    auto const& h = r.history;
-    by_step.push_back({r.name, {}});
-    by_second.push_back({r.name, {}});
-    captured.push_back({r.name, {}});
-    for (std::size_t k = 0; k < h.validation_loss.size(); ++k) {
-      by_step.back().points.emplace_back(h.validation_step[k], h.validation_loss[k]);
-      by_second.back().points.emplace_back(h.validation_seconds[k], h.validation_loss[k]);
-    }
-    for (std::size_t k = 0; k < h.captured.size(); ++k)
-      if (h.captured[k] >= 0) captured.back().points.emplace_back(static_cast<double>(k), h.captured[k]);
-  }
-  std::string bars = "$memory << EOD\n";
-  for (auto const& r : runs)
-    bars += r.name + " " + std::to_string(static_cast<double>(r.weight_bytes) / 1048576.0) + " " +
-            std::to_string(static_cast<double>(r.gradient_bytes) / 1048576.0) + " " +
-            std::to_string(static_cast<double>(r.optimizer_bytes_counted) / 1048576.0) + "\n";
-  bars +=
-      "EOD\nset style data histograms\nset style histogram cluster gap 1\nset style fill solid 0.9 border -1\nset "
-      "boxwidth 0.9\n"
-      "set ylabel 'MiB'\nset yrange [0:*]\nplot $memory using 2:xtic(1) lc rgb '#8c9bab' title 'weights', "
-      "'' using 3 lc rgb '#d9541e' title 'gradients', '' using 4 lc rgb '#1f5fa8' title 'optimizer'\n";
-  auto const folder = page.has_parent_path() ? page.parent_path() : std::filesystem::path{"."};
-  std::filesystem::create_directories(folder);
-  auto const loss_axes = [](char const* x) {
-    return std::string{"set xlabel '"} + x + "'\nset ylabel 'validation loss (nats a byte)'\n";
-  };
-  struct figure {
-    std::string caption, svg;
-  };
-  std::vector<figure> const figures{
-      {"Validation loss over steps",
-       plot(loss_axes("step") + detail::lines(by_step, "linespoints pt 7 ps 0.4"), folder, "loss-steps")},
-      {"Validation loss over seconds of training",
-       plot(loss_axes("seconds") + detail::lines(by_second, "linespoints pt 7 ps 0.4"), folder, "loss-seconds")},
-      {"Memory by component", plot(bars, folder, "memory")},
-      {"Energy of the gradient captured by each new basis, mean over the matrices",
-       plot("set xlabel 'step'\nset ylabel 'captured energy'\nset yrange [*:1]\n" +
-                detail::lines(captured, "linespoints pt 7 ps 0.5"),
-            folder, "captured")}};
-
-  std::ofstream out{page};
-  out << "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>lowrank: training side by "
-         "side</title><style>body{font:15px/1.5 sans-serif;"
-         "max-width:1340px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse}td,th{padding:.25em "
-         "1em;border-bottom:1px solid "
-         "#ddd;text-align:right}td:first-child{text-align:left}figure{display:inline-block;margin:1em 1em 1em "
-         "0}figcaption{font-weight:600}"
-         "pre{background:#f6f6f4;padding:1em;white-space:pre-wrap}</style><h1>The same model, trained side by "
-         "side</h1><p>"
-      << runs.front().parameters << " parameters: width " << s.model.width << ", " << s.model.layers
-      << " layers, feed-forward " << s.model.ffn << ", sequence " << s.model.sequence << "; " << s.steps << " steps of "
-      << runs.front().tokens_per_step << " bytes of "
-      << detail::escaped(std::filesystem::path{s.text}.filename().string()) << "; seed " << s.seed << "; "
-      << detail::escaped(processor_name()) << ".</p><table><tr><th></th>";
-  for (auto const& r : runs) out << "<th>" << detail::escaped(r.name) << "</th>";
-  out << "</tr>";
-  for (auto const& row : report_rows()) {
-    out << "<tr><td>" << row.heading << "</td>";
-    for (auto const& r : runs) out << "<td>" << row.value(r) << "</td>";
-    out << "</tr>";
-  }
-  out << "</table>";
-  for (auto const& f : figures)
-    if (!f.svg.empty()) out << "<figure>" << f.svg << "<figcaption>" << f.caption << "</figcaption></figure>";
-  if (figures.front().svg.empty()) out << "<p>No plots: gnuplot is not installed.</p>";
-  for (auto const& r : runs)
-    out << "<h2>Text from " << detail::escaped(r.name) << "</h2><pre>" << detail::escaped(r.sample) << "</pre>";
-  out << "</html>\n";
 }
 
 }  // namespace llama

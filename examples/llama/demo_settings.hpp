@@ -26,9 +26,12 @@ struct demo_settings {
   index_t steps{400}, batch{8}, micro_batches{1}, warmup{40};
   double floor{0.1}, clip{0}, weight_decay{0};
   double adamw_rate{2e-3}, galore_rate{2e-2};  ///< each the best of its grid (bench/tune_demo.py)
-  index_t rank{64}, gap{50};
+  index_t rank{64};
   double scale{0.25};
-  std::string finder{"randomized"}, galore_options;
+  // Every combination of these is a run of GaLore.
+  std::vector<std::string> finders{"randomized"}, refreshes{"every"}, transports{"keep"};
+  std::vector<index_t> gaps{50};
+  std::string galore_options;
   std::uint64_t seed{1};
   index_t validate_every{50}, validation_batches{8}, checkpoint_every{100}, sample{400};
   std::string checkpoint{"build/demo/checkpoint"}, report, html{"build/demo/report.html"};

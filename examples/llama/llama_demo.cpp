@@ -4,6 +4,7 @@
 #include <iostream>
 #include <map>
 
+#include "demo_page.hpp"
 #include "demo_report.hpp"
 #include "training_run.hpp"
 
@@ -36,6 +37,21 @@ namespace {
 
 template <class T>
 using choices = std::map<std::string, T>;
+
+/// What may be lists: each combination is a run of GaLore.
+void describe_bases(CLI::App& app, demo_settings& s) {
+  auto const list = [&](char const* name, auto& values, char const* help, CLI::Validator const& check) {
+    app.add_option(name, values, help)->delimiter(',')->check(check)->capture_default_str();
+  };
+  list("--finder", s.finders, "how GaLore finds bases: randomized, svd, warm, tracked, stiefel; lists are compared",
+       CLI::IsMember({"randomized", "svd", "warm", "tracked", "stiefel"}));
+  list("--refresh", s.refreshes, "when: every, staggered, lazy, energy, budget; lists are compared",
+       CLI::IsMember({"every", "staggered", "lazy", "energy", "budget"}));
+  list("--gap", s.gaps, "steps between bases for every and staggered, at first for lazy; lists are compared",
+       CLI::Range(1, 1 << 30));
+  list("--transport", s.transports, "what becomes of the moments then: keep, reset, rotate; lists are compared",
+       CLI::IsMember({"keep", "reset", "rotate"}));
+}
 
 void describe(CLI::App& app, demo_settings& s) {
   app.add_option("--text", s.text, "text to train on; the last tenth validates")->required()->check(CLI::ExistingFile);
@@ -80,11 +96,8 @@ void describe(CLI::App& app, demo_settings& s) {
   app.add_flag_callback(
       "--per-layer", [&] { s.update = update_mode::per_layer; }, "update each weight as soon as its gradient is there");
   app.add_option("--rank", s.rank)->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--gap", s.gap, "steps between bases")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--scale", s.scale, "GaLore's alpha")->capture_default_str();
-  app.add_option("--finder", s.finder, "randomized, svd or stiefel")
-      ->check(CLI::IsMember({"randomized", "svd", "stiefel"}))
-      ->capture_default_str();
+  describe_bases(app, s);
   app.add_option("--galore-options", s.galore_options, "more options, as in \"power_iterations=2, basis_format=bf16\"");
   app.add_option("--width", s.model.width)->capture_default_str();
   app.add_option("--layers", s.model.layers)->capture_default_str();
@@ -96,8 +109,7 @@ void describe(CLI::App& app, demo_settings& s) {
       "--tied", [&] { s.model.head = output_head::tied; }, "logits from the embedding matrix");
   app.add_option("--validate-every", s.validate_every)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--validation-batches", s.validation_batches)->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--checkpoint", s.checkpoint, "where checkpoints go: NAME-optimizer.safetensors")
-      ->capture_default_str();
+  app.add_option("--checkpoint", s.checkpoint, "where checkpoints go: NAME-run.safetensors")->capture_default_str();
   app.add_option("--checkpoint-every", s.checkpoint_every, "0: only on Ctrl-C")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -111,21 +123,16 @@ void describe(CLI::App& app, demo_settings& s) {
 
 int run(demo_settings s) {
   s.warmup = std::min(s.warmup, s.steps / 10);
-  for (auto& name : s.optimizers)
-    if (name == "galore") name = "galore_adamw";
   validate(s.model);
   std::signal(SIGINT, [](int) { interrupted = 1; });
-  std::vector<run_result> results;
-  for (auto const& name : s.optimizers) {
-    results.push_back(s.products == backend::blas ? run_on_blas(s, name) : run_on_eigen(s, name));
-    if (!results.back().finished) {
-      std::cerr << "stopped; the same command with --resume goes on from " << s.checkpoint << "-" << name
-                << ".safetensors\n";
-      return 130;
-    }
+  auto const choices = planned_runs(s);
+  auto const results = s.products == backend::blas ? run_on_blas(s, choices) : run_on_eigen(s, choices);
+  if (auto const& last = results.back(); !last.finished) {
+    std::cerr << "stopped; the same command with --resume goes on from " << checkpoint_path(s, last.choice) << "\n";
+    return 130;
   }
   print_table(results);
-  std::printf("\ntext from %s:\n%s\n", results.back().name.c_str(), printable(results.back().sample).c_str());
+  std::printf("\ntext from %s:\n%s\n", results.back().choice.name.c_str(), printable(results.back().sample).c_str());
   if (!s.report.empty()) {
     std::ofstream out{s.report};
     out << to_json(s, results).dump(1) << "\n";

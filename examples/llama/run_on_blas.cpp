@@ -8,8 +8,8 @@
 
 namespace llama {
 
-run_result run_on_blas(demo_settings const& settings, std::string const& optimizer) {
-  return run_on<lowrank::blas_executor>(settings, optimizer);
+std::vector<run_result> run_on_blas(demo_settings const& settings, std::vector<run_choice> const& choices) {
+  return run_on<lowrank::blas_executor>(settings, choices);
 }
 
 }  // namespace llama
@@ -18,7 +18,7 @@ run_result run_on_blas(demo_settings const& settings, std::string const& optimiz
 
 namespace llama {
 
-run_result run_on_blas(demo_settings const&, std::string const&) {
+std::vector<run_result> run_on_blas(demo_settings const&, std::vector<run_choice> const&) {
   throw lowrank::argument_error{"llama_demo: built without BLAS; use --backend eigen"};
 }
 

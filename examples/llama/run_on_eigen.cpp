@@ -4,8 +4,8 @@
 
 namespace llama {
 
-run_result run_on_eigen(demo_settings const& settings, std::string const& optimizer) {
-  return run_on<lowrank::host_executor>(settings, optimizer);
+std::vector<run_result> run_on_eigen(demo_settings const& settings, std::vector<run_choice> const& choices) {
+  return run_on<lowrank::host_executor>(settings, choices);
 }
 
 }  // namespace llama

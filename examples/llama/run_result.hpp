@@ -6,16 +6,22 @@
 #include <string>
 #include <vector>
 
-#include "config.hpp"
+#include "run_choice.hpp"
 
 namespace llama {
 
-/// Curves of a run, one entry a step or one a validation. Saved with a checkpoint, so that a resumed run reports all of it.
+/// Curves of a run. Saved with a checkpoint, so that a resumed run reports all of it.
 struct run_history {
-  std::vector<float> loss, step_seconds, optimizer_seconds,
-      captured;                  ///< captured: mean over this step's refreshes, or -1
+  // One entry a step.
+  std::vector<float> loss, step_seconds, optimizer_seconds;
+  std::vector<float>
+      captured;  ///< mean of what each matrix captured when last measured; -1: no new measure in this step
   std::vector<float> refreshes;  ///< bases accepted in this step
+  // One entry a validation.
   std::vector<float> validation_step, validation_loss, validation_seconds;
+  // One entry a parameter. Steps are refreshing if they found a basis, plain if not; 0 outside of subspaces.
+  std::vector<float> refreshing_seconds, refreshing_steps, plain_seconds, plain_steps;
+  std::vector<float> last_captured;  ///< -1 before it was first measured
 
   template <class Self, class F>
   static void visit(Self& self, F const& f) {
@@ -27,11 +33,16 @@ struct run_history {
     f("validation_step", self.validation_step);
     f("validation_loss", self.validation_loss);
     f("validation_seconds", self.validation_seconds);
+    f("refreshing_seconds", self.refreshing_seconds);
+    f("refreshing_steps", self.refreshing_steps);
+    f("plain_seconds", self.plain_seconds);
+    f("plain_steps", self.plain_steps);
+    f("last_captured", self.last_captured);
   }
 };
 
 struct run_result {
-  std::string name;
+  run_choice choice;
   double learning_rate{};
   run_history history;
   bool finished{};
@@ -47,23 +58,21 @@ struct run_result {
   /// Without the first five steps, which touch the memory for the first time.
   [[nodiscard]] double tokens_per_second() const { return rate(history.step_seconds); }
   [[nodiscard]] double training_seconds() const { return sum(history.step_seconds, 0); }
+  [[nodiscard]] double optimizer_seconds() const { return sum(history.optimizer_seconds, 0); }
   [[nodiscard]] double optimizer_share() const {
-    double const all = sum(history.step_seconds, 0);
-    return all > 0 ? sum(history.optimizer_seconds, 0) / all : 0;
+    double const all = training_seconds();
+    return all > 0 ? optimizer_seconds() / all : 0;
   }
   [[nodiscard]] double refresh_count() const { return sum(history.refreshes, 0); }
-  /// What steps with refreshes took longer than the mean of those without.
+  /// What steps of a matrix with a new basis took longer than its mean step without.
   [[nodiscard]] double refresh_seconds() const {
-    double with = 0, without = 0;
-    index_t refreshing = 0, plain = 0;
-    for (std::size_t k = 0; k < history.refreshes.size(); ++k) {
-      bool const here = history.refreshes[k] > 0;
-      (here ? with : without) += static_cast<double>(history.optimizer_seconds[k]);
-      ++(here ? refreshing : plain);
-    }
-    return refreshing == 0 || plain == 0
-               ? 0
-               : std::max(0.0, with - static_cast<double>(refreshing) * without / static_cast<double>(plain));
+    double more = 0;
+    auto const& h = history;
+    for (std::size_t i = 0; i < h.refreshing_steps.size(); ++i)
+      if (h.plain_steps[i] > 0)
+        more += static_cast<double>(h.refreshing_seconds[i]) -
+                static_cast<double>(h.refreshing_steps[i]) * static_cast<double>(h.plain_seconds[i] / h.plain_steps[i]);
+    return std::max(0.0, more);
   }
 
  private:

@@ -10,11 +10,10 @@
 #include "demo_settings.hpp"
 #include "generate.hpp"
 #include "lowrank/io/checkpoint.hpp"
-#include "lowrank/optim/by_name.hpp"
-#include "lowrank/optim/parameter_set.hpp"
 #include "lowrank/optim/presets.hpp"
 #include "lowrank/optim/schedule.hpp"
 #include "model.hpp"
+#include "optimizer_groups.hpp"
 #include "progress.hpp"
 #include "run_result.hpp"
 
@@ -43,11 +42,11 @@ struct peak_memory {
 template <class Executor>
 class training_run {
  public:
-  training_run(Executor& exec, demo_settings const& settings, std::string optimizer,
+  training_run(Executor& exec, demo_settings const& settings, run_choice choice,
                lowrank::by_name_context<Executor> context)
       : exec_{exec},
         settings_{settings},
-        name_{std::move(optimizer)},
+        choice_{std::move(choice)},
         context_{std::move(context)},
         text_{read_bytes(settings.text)},
         model_{settings.model},
@@ -55,11 +54,16 @@ class training_run {
         batch_{settings.batch, settings.model.sequence},
         schedule_{.warmup = settings.warmup, .total = settings.steps, .floor = settings.floor} {
     schedule_.check();
-    result_.name = name_;
-    result_.learning_rate = is_low_rank() ? settings.galore_rate : settings.adamw_rate;
+    result_.choice = choice_;
+    result_.learning_rate = choice_.is_low_rank() ? settings.galore_rate : settings.adamw_rate;
     initialise(exec_, model_, {.seed = settings.seed});
+    auto& h = result_.history;
+    for (auto* const each : {&h.refreshing_seconds, &h.refreshing_steps, &h.plain_seconds, &h.plain_steps})
+      each->resize(static_cast<std::size_t>(model_.count()));
+    h.last_captured.resize(static_cast<std::size_t>(model_.count()), -1.0F);
     index_t const before = allocated_bytes();
-    set_.emplace(groups(), settings.micro_batches > 1 ? lowrank::micro_batches::many : lowrank::micro_batches::one);
+    set_.emplace(optimizer_groups<Executor>(settings, choice_, context_, [this](std::uint32_t i) { return times(i); }),
+                 settings.micro_batches > 1 ? lowrank::micro_batches::many : lowrank::micro_batches::one);
     for (index_t i = 0; i < model_.count(); ++i)
       set_->add(exec_, model_[i].name, lowrank::fp32_weight<>{model_.weight(i)});
     result_.optimizer_bytes_counted = allocated_bytes() - before;
@@ -71,7 +75,7 @@ class training_run {
   run_result run() {
     index_t step = settings_.resume ? load() : 0;
     if (step < settings_.steps) {
-      progress bar{name_, settings_.steps};
+      progress bar{choice_.name, settings_.steps};
       double const began = now();
       for (index_t const first = step; step < settings_.steps && interrupted == 0;) {
         train_step(step++);
@@ -90,55 +94,27 @@ class training_run {
     }
     result_.validation_loss = static_cast<double>(result_.history.validation_loss.back());
     result_.peak_rss = peak_memory::bytes();
+    time_plain_steps();
     result_.sample = sample_text();
     return result_;
   }
-  [[nodiscard]] std::string checkpoint_path() const { return settings_.checkpoint + "-" + name_ + ".safetensors"; }
 
  private:
-  [[nodiscard]] bool is_low_rank() const { return name_.starts_with("galore"); }
-
-  /// GaLore on attention and feed-forward matrices, AdamW on the rest (embedding, head, norms) at scale times the
-  /// learning rate, so that one number is tuned for both kinds of run.
-  [[nodiscard]] std::vector<lowrank::parameter_group<Executor>> groups() const {
-    std::vector<lowrank::parameter_group<Executor>> out;
-    lowrank::parameter_options options{.weight_decay = static_cast<float>(settings_.weight_decay)};
-    if (is_low_rank()) {
-      std::string text = "rank=" + std::to_string(settings_.rank) +
-                         ", update_proj_gap=" + std::to_string(settings_.gap) +
-                         ", scale=" + std::to_string(settings_.scale) + ", finder=" + settings_.finder +
-                         ", measure=at_refresh, seed=" + std::to_string(settings_.seed);
-      if (name_ == "galore_adamw") text += ", epsilon=corrected_root, decay=before, eps=1e-8";
-      if (settings_.micro_batches > 1) text += ", accumulate=projected";
-      if (!settings_.galore_options.empty()) text += ", " + settings_.galore_options;
-      auto const chosen = lowrank::by_name<Executor>(name_, lowrank::option_list{text}, context_);
-      out.push_back({lowrank::matrices_named({"_proj."}), chosen.make, options});
-      options.learning_rate_scale = settings_.scale;
-    }
-    std::string const rest = is_low_rank() ? "adamw" : name_;
-    out.push_back({lowrank::every_parameter, lowrank::by_name<Executor>(rest, lowrank::option_list{}).make, options});
-    return out;
+  [[nodiscard]] step_times times(std::size_t i) {
+    auto& h = result_.history;
+    return {h.refreshing_seconds[i], h.refreshing_steps[i], h.plain_seconds[i], h.plain_steps[i]};
   }
-  /// Factored gradients where asked for, or where products with them take fewer flops.
   void choose_forms() {
     std::vector<gradient_form> forms(static_cast<std::size_t>(model_.count()), gradient_form::dense);
     for (index_t i = 0; i < model_.count(); ++i) {
-      auto const& optimizer = set_->optimizer(i);
-      if (!model_[i].is_linear() || !optimizer.takes_factored() || settings_.gradient == gradient_choice::dense)
-        continue;
-      if (settings_.gradient == gradient_choice::automatic &&
-          (settings_.clip > 0 || settings_.finder == "svd" || !saves(model_[i].shape, optimizer.rank())))
-        continue;
-      forms[static_cast<std::size_t>(i)] = gradient_form::factored;
-      ++result_.factored;
+      if (!model_[i].is_linear() || !set_->optimizer(i).takes_factored()) continue;
+      auto const form = form_in_subspace(settings_, choice_, model_[i].shape);
+      forms[static_cast<std::size_t>(i)] = form;
+      if (form == gradient_form::factored) ++result_.factored;
     }
     gradients_.emplace(
         model_, forms,
         settings_.update == update_mode::per_layer ? gradient_storage::one_at_a_time : gradient_storage::kept);
-  }
-  [[nodiscard]] bool saves(lowrank::extents shape, index_t r) const {
-    index_t const t = memory_.tokens();
-    return t * r * (shape.rows + shape.cols) < t * shape.size() + r * shape.size();
   }
   [[nodiscard]] lowrank::any_gradient<Executor> gradient(index_t i) {
     if (gradients_->form(i) == gradient_form::factored) return factored_gradient(memory_, model_[i]);
@@ -187,7 +163,7 @@ class training_run {
     auto& h = result_.history;
     h.loss.push_back(static_cast<float>(loss));
     h.refreshes.push_back(static_cast<float>(refreshes() - refreshes_before));
-    h.captured.push_back(static_cast<float>(mean_captured()));
+    h.captured.push_back(mean_captured());
     h.optimizer_seconds.push_back(static_cast<float>(optimizing));
     h.step_seconds.push_back(static_cast<float>(now() - began));
   }
@@ -196,11 +172,17 @@ class training_run {
     for (index_t i = 0; i < set_->size(); ++i) sum += set_->optimizer(i).refreshes();
     return sum;
   }
-  [[nodiscard]] double mean_captured() const {
-    double sum = 0, count = 0;
-    for (index_t i = 0; i < set_->size(); ++i)
-      if (double const share = set_->optimizer(i).captured(); share >= 0) sum += share, ++count;
-    return count > 0 ? sum / count : -1;
+  /// Not every matrix is measured in every step: the mean is over what each captured last.
+  [[nodiscard]] float mean_captured() {
+    bool is_new = false;
+    float sum = 0, count = 0;
+    for (index_t i = 0; i < set_->size(); ++i) {
+      auto& last = result_.history.last_captured[static_cast<std::size_t>(i)];
+      if (double const share = set_->optimizer(i).captured(); share >= 0)
+        last = static_cast<float>(share), is_new = true;
+      if (last >= 0) sum += last, ++count;
+    }
+    return is_new ? sum / count : -1.0F;
   }
   void validate(index_t step) {
     double sum = 0;
@@ -212,6 +194,32 @@ class training_run {
     h.validation_step.push_back(static_cast<float>(step));
     h.validation_loss.push_back(static_cast<float>(sum / static_cast<double>(settings_.validation_batches)));
     h.validation_seconds.push_back(static_cast<float>(result_.training_seconds()));
+  }
+
+  /// A matrix that finds a basis in every step has no plain steps to compare with: a twin of it, which keeps its first
+  /// basis, takes some on what the last step left of the gradients.
+  void time_plain_steps() {
+    if (!choice_.is_low_rank()) return;
+    for (index_t i = 0; i < set_->size(); ++i) {
+      auto const mine = times(static_cast<std::size_t>(i));
+      if (mine.refreshing_steps == 0 || mine.plain_steps > 0) continue;
+      auto const shape = model_[i].shape;
+      float unused = 0;
+      auto const make =
+          lowrank::by_name<Executor>(choice_.optimizer,
+                                     never_again(galore_options(settings_, choice_, gradients_->form(i))), context_)
+              .make;
+      timed_optimizer<Executor> twin{make(exec_, shape, static_cast<std::uint32_t>(i)),
+                                     {unused, unused, mine.plain_seconds, mine.plain_steps}};
+      lowrank::buffer<float> weight{shape.size()};
+      lowrank::fp32_weight<> const spare{lowrank::row_major(weight.data(), shape)};
+      for (int step = 0; step < 5; ++step) {
+        for (index_t micro = 0; twin.accumulates() && micro < settings_.micro_batches; ++micro)
+          twin.accumulate(exec_, gradient(i));
+        if (twin.accumulates()) twin.step_accumulated(exec_, spare, {});
+        else twin.step(exec_, spare, gradient(i), {});
+      }
+    }
   }
 
   void describe() {
@@ -244,14 +252,14 @@ class training_run {
   [[nodiscard]] std::string identity() const {
     std::ostringstream out;
     auto const& m = settings_.model;
-    out << name_ << " text " << std::filesystem::file_size(settings_.text) << " model " << m.width << " " << m.layers
-        << " " << m.heads << " " << m.kv_heads << " " << m.ffn << " " << m.sequence << " " << static_cast<int>(m.head)
-        << " steps " << settings_.steps << " batch " << settings_.batch << "x" << settings_.micro_batches << " seed "
-        << settings_.seed << " rate " << result_.learning_rate << " warmup " << settings_.warmup << " floor "
-        << settings_.floor << " clip " << settings_.clip << " decay " << settings_.weight_decay;
-    if (is_low_rank())
-      out << " rank " << settings_.rank << " gap " << settings_.gap << " scale " << settings_.scale << " finder "
-          << settings_.finder << " " << settings_.galore_options;
+    out << choice_.name << " text " << std::filesystem::file_size(settings_.text) << " model " << m.width << " "
+        << m.layers << " " << m.heads << " " << m.kv_heads << " " << m.ffn << " " << m.sequence << " "
+        << static_cast<int>(m.head) << " steps " << settings_.steps << " batch " << settings_.batch << "x"
+        << settings_.micro_batches << " seed " << settings_.seed << " rate " << result_.learning_rate << " warmup "
+        << settings_.warmup << " floor " << settings_.floor << " clip " << settings_.clip << " decay "
+        << settings_.weight_decay;
+    if (choice_.is_low_rank()) out << " " << galore_options(settings_, choice_, gradient_form::dense);
+    if (choice_.refresh == "budget") out << " gradient " << static_cast<int>(settings_.gradient);
     return out.str();
   }
   void save(index_t step) const {
@@ -264,23 +272,27 @@ class training_run {
     });
     out.add_scalar("step", step);
     out.add_metadata("run", identity());
-    std::filesystem::create_directories(std::filesystem::path{checkpoint_path()}.parent_path());
-    out.write(checkpoint_path());
+    std::filesystem::path const file{checkpoint_path(settings_, choice_)};
+    std::filesystem::create_directories(file.parent_path());
+    out.write(file.string());
   }
   /// The step to go on with; 0 where there is no checkpoint.
   [[nodiscard]] index_t load() {
-    if (!std::filesystem::exists(checkpoint_path())) return 0;
-    lowrank::checkpoint_reader in{checkpoint_path()};
+    auto const file = checkpoint_path(settings_, choice_);
+    if (!std::filesystem::exists(file)) return 0;
+    lowrank::checkpoint_reader in{file};
     auto const run = in.metadata().find("run");
     lowrank::require<lowrank::io_error>(run != in.metadata().end() && run->second == identity(), "llama::training_run",
-                                        checkpoint_path(), " belongs to another run: it is of \"",
+                                        file, " belongs to another run: it is of \"",
                                         run == in.metadata().end() ? "?" : run->second, "\", this one is \"",
                                         identity(), "\"");
     in.load("optimizer", *set_);
     for (index_t i = 0; i < model_.count(); ++i) in.read("model." + model_[i].name, model_.weight(i));
     run_history::visit(result_.history, [&](std::string const& name, std::vector<float>& curve) {
       for (auto const& tensor : in.tensors())
-        if (tensor.name == "history." + name) curve.resize(static_cast<std::size_t>(tensor.bytes()) / sizeof(float));
+        // Those with an entry a parameter have their size, and stopwatches point into them.
+        if (tensor.name == "history." + name && curve.empty())
+          curve.resize(static_cast<std::size_t>(tensor.bytes()) / sizeof(float));
       in.read("history." + name, std::span<float>{curve});
     });
     auto const step = in.template read_scalar<index_t>("step");
@@ -290,7 +302,7 @@ class training_run {
 
   Executor& exec_;
   demo_settings const& settings_;
-  std::string name_;
+  run_choice choice_;
   lowrank::by_name_context<Executor> context_;
   corpus text_;
   parameters<float> model_;
@@ -303,20 +315,32 @@ class training_run {
   run_result result_;
 };
 
-/// One run on an executor of its own. The exact SVD is the one that lookup finds for it.
+/// The runs, one after the other, each on an executor of its own, up to one that is stopped. The exact SVD is the one that
+/// lookup finds for it.
 template <class Executor>
-[[nodiscard]] run_result run_on(demo_settings const& settings, std::string const& optimizer) {
-  peak_memory::reset();
-  Executor exec{{.threads = settings.threads}};
+[[nodiscard]] std::vector<run_result> run_on(demo_settings const& settings, std::vector<run_choice> const& choices) {
   lowrank::by_name_context<Executor> context;
   context.exact_svd = [](Executor& e, lowrank::matrix_view<float const> a, lowrank::svd_output<> const& out) {
     return exact_svd(e, a, out);
   };
-  return training_run<Executor>{exec, settings, optimizer, context}.run();
+  // An option that the last run refuses should not wait for the end of the first.
+  for (auto const& choice : choices)
+    if (choice.is_low_rank()) (void)subspace_factory<Executor>(settings, choice, context);
+    else (void)lowrank::by_name<Executor>(choice.optimizer, lowrank::option_list{});
+  std::vector<run_result> results;
+  for (auto const& choice : choices) {
+    peak_memory::reset();
+    Executor exec{{.threads = settings.threads}};
+    results.push_back(training_run<Executor>{exec, settings, choice, context}.run());
+    if (!results.back().finished) break;
+  }
+  return results;
 }
 
 /// Runs on one backend; each in a translation unit of its own, because decompositions take long to compile.
-[[nodiscard]] run_result run_on_eigen(demo_settings const& settings, std::string const& optimizer);
-[[nodiscard]] run_result run_on_blas(demo_settings const& settings, std::string const& optimizer);
+[[nodiscard]] std::vector<run_result> run_on_eigen(demo_settings const& settings,
+                                                   std::vector<run_choice> const& choices);
+[[nodiscard]] std::vector<run_result> run_on_blas(demo_settings const& settings,
+                                                  std::vector<run_choice> const& choices);
 
 }  // namespace llama

@@ -3,9 +3,13 @@
 
 #include <Eigen/Core>
 
+#include "lowrank/linalg/gram_range.hpp"
+#include "lowrank/linalg/tracked_range.hpp"
 #include "lowrank/lowrank.hpp"
+#include "lowrank/transport/rotate.hpp"
 #include "support/named_optimizers.hpp"
 #include "support/optimizers.hpp"
+#include "support/warm_starts.hpp"
 
 namespace {
 
@@ -36,6 +40,66 @@ TEST_CASE("random numbers, sketches, norms and bases") {
     CHECK(same_bits(normals[i], normals[0]));
     CHECK(same_bits(bases[i], bases[0]));
     CHECK(norms[i] == norms[0]);
+  }
+}
+
+TEST_CASE("warm-started, tracked and Gram bases, and what moments become in another") {
+  extents const shape{301, 257};
+  index_t const r = 40;
+  auto const a = random_matrix(shape, 3), dy = random_matrix({90, 301}, 4), x = random_matrix({90, 257}, 5);
+  auto const p = orthonormal_basis(301, r, 6);
+  auto const moments = random_matrix({r, 257}, 7);
+  std::vector<std::vector<matrix<float>>> all;
+  std::vector<std::vector<double>> numbers;
+  for (int const threads : counts_of_threads) {
+    host_executor exec{{.threads = threads, .scratch_bytes = 1 << 25}};
+    rng_key const key{1, 2, 3, rng_purpose::basis};
+    auto& found = all.emplace_back();
+    auto& seen = numbers.emplace_back();
+    range_report report;
+    warm_options const by_energy{.fresh = 8, .passes = 2, .order = column_order::by_energy},
+        framed{.fresh = 3, .between = between_products::nothing, .align = alignment::nearest_frame};
+    for (auto const& options : {warm_options{}, by_energy, framed}) {
+      warm_range(exec, read(a), read(p), found.emplace_back(301, r).view(), options, key, &report);
+      seen.push_back(report.captured);
+      warm_range(exec, outer_product<>{read(dy), read(x)}, read(p), found.emplace_back(301, r).view(), options, key);
+      sketched_range(exec, read(a), read(moments).t(), read(p), found.emplace_back(301, r).view(), options, key);
+    }
+    for (index_t const fresh : {0, 8}) {
+      matrix<float> mean{r, r};
+      fill_identity(exec, mean.view());
+      std::int64_t exponent = 2, next_exponent = 0;
+      auto& q = found.emplace_back(301, r);
+      auto& next = found.emplace_back(r, r);
+      tracked_range(exec, read(a), read(p), tracked_mean<>{mean.view(), &exponent}, q.view(),
+                    tracked_mean<>{next.view(), &next_exponent}, {.fresh = fresh}, key);
+      seen.push_back(static_cast<double>(next_exponent));
+    }
+    for (auto const solver : {gram_solver::eigen, gram_solver::subspace}) {
+      find_range_by_gram(exec, read(a).t(), found.emplace_back(257, r).view(), {.solver = solver}, key, &report);
+      seen.push_back(report.captured);
+    }
+    rule::adam const rule{};
+    auto state = rule.init(exec, {r, 257});
+    for (index_t e = 0; e < moments.shape().size(); ++e) {
+      state.moment[0].data()[e] = moments.data()[e];
+      state.moment[1].data()[e] = 2 * moments.data()[e] * moments.data()[e];
+    }
+    *state.steps.data() = 5;
+    auto const change = plain_product(read(p).t(), read(found[0]));
+    matrix<float> turn{r, r};
+    convert(exec, change.view(), turn.view());
+    transport_inputs<host_executor> in{side::left, {r, 257}, {r, 257}};
+    in.change.left = read(turn);
+    transport::rotate{}.apply(exec, rule, state, in);
+    for (auto const& moment : state.moment) found.push_back(copy_of(row_major(moment.data(), {r, 257})));
+  }
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    CHECK(numbers[i] == numbers[0]);
+    for (std::size_t k = 0; k < all[0].size(); ++k) {
+      CAPTURE(k);
+      CHECK(same_bits(all[i][k], all[0][k]));
+    }
   }
 }
 
@@ -87,6 +151,11 @@ TEST_CASE("whole trajectories of every kind, bf16 weights among them") {
       {"galore_adafactor", "rank=24, update_proj_gap=2, scale_parameter=true"},
       {"galore_sgd", "rank=24, update_proj_gap=2, finder=stiefel"},
       {"galore_lion", "rank=190, update_proj_gap=2"},
+      {"galore_adamw", "rank=24, update_proj_gap=1, finder=warm, transport=rotate, align=nearest"},
+      {"galore_adamw", "rank=24, update_proj_gap=1, finder=tracked, fresh=4, transport=rotate, proj_type=full"},
+      {"galore_sgd", "rank=24, update_proj_gap=1, finder=warm, cheap=momentum, momentum=0.9, order=by_energy"},
+      {"galore_lion",
+       "rank=64, finder=warm, refresh=energy, settle=1, longest_gap=2, energy_rank=0.3, least_rank=1, rank_multiple=1"},
       {"adafactor", "beta1=0.9"},
       {"lion", ""},
       {"sgd", "momentum=0.9"}};

@@ -49,6 +49,46 @@ TEST_SUITE("range") {
       before = now;
     }
   }
+  TEST_CASE_TEMPLATE("every block of a power iteration holds more than the last", E, LOWRANK_TEST_EXECUTORS) {
+    extents const shape{160, 240};
+    auto const s = power_law(160, 0.4);
+    auto const g = with_spectrum(shape, s, 5);
+    E exec{{.threads = 2}};
+    for (index_t const r : {12, 40}) {
+      double const best = energy(s, 0, r);
+      auto const lost = [&](index_t steps, search_space space) {
+        range_options const options{.power_iterations = steps, .space = space};
+        exec.reserve(find_range_bytes(shape, r, options));
+        double sum = 0;
+        for (std::uint64_t seed = 1; seed <= 5; ++seed) sum += 1 - captured(exec, g.view(), r, options, seed) / best;
+        return sum / 5;
+      };
+      double const last_1 = lost(1, search_space::last_block), last_2 = lost(2, search_space::last_block),
+                   last_3 = lost(3, search_space::last_block), every_1 = lost(1, search_space::every_block),
+                   every_2 = lost(2, search_space::every_block);
+      CAPTURE(r);
+      CAPTURE(last_1);
+      CAPTURE(last_2);
+      CAPTURE(every_1);
+      CHECK(every_1 <= 0.6 * last_1);  // with the same products
+      CHECK(every_1 <= 2.5 * last_2);  // with two fewer
+      CHECK(every_2 <= 0.4 * last_3);
+    }
+  }
+  TEST_CASE_TEMPLATE("a strong part does not hide a weak one from later blocks", E, LOWRANK_TEST_EXECUTORS) {
+    // Squares of 3e-6 are far below the rounding of squares of 1: blocks have to be kept apart between products.
+    extents const shape{120, 160};
+    std::vector<double> s(8, 1.0);
+    for (double const x : power_law(112, 0.4)) s.push_back(3e-6 * x);
+    auto const g = with_spectrum(shape, s, 3);
+    range_options const options{.space = search_space::every_block};
+    E exec{{.threads = 1, .scratch_bytes = find_range_bytes(shape, 24, options)}};
+    for (std::uint64_t const seed : {1, 2, 3}) {
+      matrix<float> q{120, 24};
+      find_range(exec, g.view(), q.view(), options, {.seed = seed});
+      CHECK(captured_energy(q.view().col_range(8, 24), g.view()) >= 0.97 * energy(s, 8, 24));
+    }
+  }
   // E‖A - QQᵀA‖_F <= (1 + r / (p - 1))^(1/2) (tail energy)^(1/2); Halko, Martinsson, Tropp, theorem 10.5. It is about the
   // whole (r + p)-wide basis, so that is what is asked for, with nothing oversampled and cut off again.
   TEST_CASE_TEMPLATE("mean error of Gaussian sketches is within the theorem's bound", E, LOWRANK_TEST_EXECUTORS) {

@@ -21,15 +21,46 @@ struct configuration {
 };
 /// A composition of every kind, with a refresh in the middle of a short run.
 std::vector<configuration> every_kind() {
-  return {{"galore_adamw", "rank=6, update_proj_gap=3"},
-          {"galore_adamw", "rank=6, update_proj_gap=3, basis_format=bf16, transport=reset"},
-          {"galore_adamw", "rank=6, update_proj_gap=3, proj_type=full, measure=every_step"},
-          {"galore_adamw", "rank=5, update_proj_gap=2, proj_type=full, basis_format=bf16, finder=stiefel"},
-          {"galore_adamw", "rank=6, update_proj_gap=3, proj_type=reverse_std, finder=stiefel, measure=at_refresh"},
-          {"galore_adafactor", "rank=6, update_proj_gap=3"},
-          {"galore_adafactor", "rank=6, update_proj_gap=3, beta1=0.9, scale_parameter=true"},
-          {"galore_sgd", "rank=6, update_proj_gap=3, momentum=0.9, power_iterations=0, sketch=gaussian"},
-          {"galore_lion", "rank=99, update_proj_gap=3, oversampling=0, proj_type=left"}};
+  return {
+      {"galore_adamw", "rank=6, update_proj_gap=3"},
+      {"galore_adamw", "rank=6, update_proj_gap=3, basis_format=bf16, transport=reset"},
+      {"galore_adamw", "rank=6, update_proj_gap=3, proj_type=full, measure=every_step"},
+      {"galore_adamw", "rank=5, update_proj_gap=2, proj_type=full, basis_format=bf16, finder=stiefel"},
+      {"galore_adamw", "rank=6, update_proj_gap=3, proj_type=reverse_std, finder=stiefel, measure=at_refresh"},
+      {"galore_adafactor", "rank=6, update_proj_gap=3"},
+      {"galore_adafactor", "rank=6, update_proj_gap=3, beta1=0.9, scale_parameter=true"},
+      {"galore_sgd", "rank=6, update_proj_gap=3, momentum=0.9, power_iterations=0, sketch=gaussian"},
+      {"galore_lion", "rank=99, update_proj_gap=3, oversampling=0, proj_type=left"},
+      {"galore_adamw", "rank=6, update_proj_gap=2, finder=warm"},
+      {"galore_adamw",
+       "rank=6, update_proj_gap=2, finder=warm, passes=1, fresh=0, order=by_energy, align=nearest, transport=rotate"},
+      {"galore_adamw",
+       "rank=6, update_proj_gap=1, finder=tracked, power_iterations=0, oversampling=0, basis_format=bf16, "
+       "transport=rotate, unknown_variance=zero"},
+      {"galore_adamw",
+       "rank=5, update_proj_gap=2, finder=tracked, fresh=3, align=signs, proj_type=full, transport=rotate"},
+      {"galore_sgd",
+       "rank=6, update_proj_gap=1, momentum=0.9, finder=warm, cheap=momentum, hold=0.99, measure=at_refresh"},
+      {"galore_lion",
+       "rank=6, update_proj_gap=1, finder=warm, proj_type=full, restart_every=2, refresh=lazy, queue_size=2, "
+       "cos_threshold=0.01, transport=rotate"},
+      {"galore_adafactor", "rank=6, finder=tracked, refresh=energy, settle=1, smoothing=0, longest_gap=3"},
+      {"galore_adamw", "rank=6, finder=warm, fresh=2, refresh=staggered, update_proj_gap=2"},
+      {"galore_adamw", "rank=6, finder=warm, refresh=budget, share=1, tokens=4, transport=rotate"},
+      {"galore_adamw",
+       "rank=16, update_proj_gap=1, finder=warm, energy_rank=0.4, least_rank=1, rank_multiple=1, transport=rotate"},
+      {"galore_sgd",
+       "rank=16, update_proj_gap=2, finder=tracked, energy_rank=0.4, least_rank=1, rank_multiple=1, "
+       "proj_type=full, basis_format=bf16"},
+      {"galore_lion",
+       "rank=16, finder=warm, fresh=0, refresh=energy, settle=1, longest_gap=2, energy_rank=0.5, least_rank=2, "
+       "rank_multiple=2, proj_type=reverse_std"}};
+}
+/// Whether a short run goes through every phase at full rank, so that it takes all the scratch that was asked for.
+bool goes_through_all(configuration const& c) {
+  for (std::string const rare : {"energy_rank", "budget", "staggered", "cheap"})
+    if (c.options.find(rare) != std::string::npos) return false;
+  return true;
 }
 std::vector<configuration> every_full_rank() {
   return {{"adamw", ""},
@@ -267,7 +298,8 @@ TEST_CASE("a master weight is trained as an fp32 weight is, and the model's copy
 TEST_CASE("scratch: exactly what workspace_bytes says, and no allocation in a step") {
   for (extents const shape :
        {extents{40, 56}, extents{56, 40}, extents{300, 24}, extents{24, 300}, extents{1, 9}, extents{9, 1}})
-    for (auto const& [name, options] : every_kind()) {
+    for (auto const& one : every_kind()) {
+      auto const& [name, options] = one;
       weights w{shape};
       auto const formats = w.all();
       for (std::size_t format = 0; format < formats.size(); ++format)
@@ -287,7 +319,7 @@ TEST_CASE("scratch: exactly what workspace_bytes says, and no allocation in a st
           allocation_counter const counter;
           for (int k = 0; k < 4; ++k) REQUIRE(o->step(exec, formats[format], g, {}) == step_status::stepped);
           CHECK(counter.count() == 0);
-          CHECK(exec.arena().peak() == needed);
+          if (goes_through_all(one)) CHECK(exec.arena().peak() == needed);
           CHECK(exec.arena().available() == needed);
         }
     }
@@ -436,6 +468,75 @@ TEST_CASE("the same with micro-batches pending, after a bad one, and when a basi
     CHECK(seen.count(step_status::skipped_bad_gradient) == 1);
     CHECK(seen.count(step_status::stepped) == 1);
   }
+}
+
+/// What a skipped step leaves alone; policies may have heard of the call before.
+state_copy lasting(state_copy const& all) {
+  state_copy out;
+  for (auto const& one : all)
+    if (one.first.starts_with("basis.") || one.first.starts_with("rule.") || one.first.ends_with("mean") ||
+        one.first == "active_rank")
+      out.push_back(one);
+  return out;
+}
+
+TEST_CASE(
+    "a bad gradient, at a refresh or between, touches neither weight nor basis nor moments, and the next step is "
+    "clean") {
+  host_executor exec{{.threads = 1, .scratch_bytes = 1 << 20}};
+  extents const shape{20, 28};
+  for (auto const& [name, options] : every_kind())
+    for (index_t const bad_step : {0, 1, 2, 3, 6})
+      for (float const bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 3e30F}) {
+        CAPTURE(name);
+        CAPTURE(options);
+        CAPTURE(bad_step);
+        auto o = make_named(exec, name, options, shape);
+        auto w = random_matrix(shape, 1);
+        for (index_t k = 0; k < 9; ++k) {
+          auto g = gradient_of_step(shape, k);
+          auto const weight = copy_of(read(w));
+          auto const before = saved(*o);
+          if (k == bad_step) g(7, 5) = bad;
+          auto const status = o->step(exec, fp32_weight<>{w.view()}, read(g), {});
+          CHECK(status == (k == bad_step ? step_status::skipped_bad_gradient : step_status::stepped));
+          if (k != bad_step) continue;
+          CHECK(same_bits(w, weight));
+          CHECK(differences(lasting(saved(*o)), lasting(before)) == "");
+        }
+        for (index_t e = 0; e < shape.size(); ++e) REQUIRE(is_finite(w.data()[e]));
+        for (auto const x : values_of<float>(*o, "rule.moment1")) REQUIRE(is_finite(x));
+      }
+}
+
+TEST_CASE("a zero gradient is a step on the basis there is, or on columns of the identity") {
+  host_executor exec{{.threads = 1, .scratch_bytes = 1 << 20}};
+  extents const shape{20, 28};
+  matrix<float> const zero{shape};
+  for (auto const& [name, options] : every_kind())
+    for (index_t const first : {0, 1, 4}) {
+      CAPTURE(name);
+      CAPTURE(options);
+      CAPTURE(first);
+      bool const needs_none = options.find("stiefel") != std::string::npos;
+      auto o = make_named(exec, name, options, shape);
+      auto w = random_matrix(shape, 1);
+      for (index_t k = 0; k < 9; ++k) {
+        bool const due = o->refresh_due(), nothing = k >= first && k < first + 3;
+        auto const weight = copy_of(read(w));
+        auto const before = lasting(saved(*o));
+        auto const status =
+            o->step(exec, fp32_weight<>{w.view()}, nothing ? read(zero) : read(gradient_of_step(shape, k)), {});
+        bool const kept = nothing && due && k > 0 && !needs_none;
+        CHECK(status == (kept ? step_status::stepped_old_basis : step_status::stepped));
+        for (index_t e = 0; e < shape.size(); ++e) REQUIRE(is_finite(w.data()[e]));
+        if (first == 0 && nothing) CHECK(same_bits(w, weight));
+        if (!kept) continue;
+        auto const after = lasting(saved(*o));
+        for (std::size_t i = 0; i < after.size(); ++i)
+          if (!after[i].first.starts_with("rule.")) CHECK(after[i] == before[i]);
+      }
+    }
 }
 
 TEST_CASE("a state that was saved for something else is refused by its identity") {

@@ -6,8 +6,26 @@
 
 namespace lowrank {
 
+/// From the coordinates of an old basis to those of a new one: M' = left M rightᵀ; without a right side, left M.
+template <class E>
+struct change_of_basis {
+  const_view_of<E> left{}, right{};
+};
+
+namespace detail {
+
+/// C = newᵀ old, r x r_old, in scratch.
+template <executor E>
+[[nodiscard]] const_view_of<E> overlap_of(E& exec, const_view_of<E> now, const_view_of<E> old) {
+  auto const c = take_matrix(exec, {now.cols, old.cols});
+  multiply(exec, 1.0F, now.t(), old, 0.0F, c);
+  return c;
+}
+
+}  // namespace detail
+
 /// A basis in use. Facing coordinates: G m x n, P m x r, R = Pᵀ G.
-/// `inner(g, r)` is the shape of R. `project`: R = Pᵀ G + beta R. `lift`: out = keep out + alpha (P N)[part], any part.
+/// `inner(g, r)` is the shape of R; `change_from(exec, old)` what takes coordinates of an older map to this one's. `project`: R = Pᵀ G + beta R. `lift`: out = keep out + alpha (P N)[part], any part.
 template <class M, class E>
 concept linear_map = executor<E> && requires(M const map, E& exec, const_view_of<E> in, view_of<E> out, block part) {
   { M::two_sided } -> std::convertible_to<bool>;
@@ -15,6 +33,8 @@ concept linear_map = executor<E> && requires(M const map, E& exec, const_view_of
   { M::inner(extents{}, index_t{}) } -> std::same_as<extents>;
   { M::project_bytes(extents{}, index_t{}, index_t{}) } -> std::same_as<index_t>;
   { M::lift_bytes(index_t{}, index_t{}) } -> std::same_as<index_t>;
+  { M::change_bytes(index_t{}) } -> std::same_as<index_t>;
+  { map.change_from(exec, map) } -> std::same_as<change_of_basis<E>>;
   map.project(exec, in, 0.0F, out);
   map.lift(exec, 1.0F, in, part, 1.0F, out);
 };
@@ -32,6 +52,13 @@ struct dense_map {
     return gradient_product_bytes(tokens, r);
   }
   [[nodiscard]] static constexpr index_t lift_bytes(index_t, index_t) noexcept { return 0; }
+  [[nodiscard]] static constexpr index_t change_bytes(index_t r) noexcept { return scratch_bytes<float>(r * r); }
+
+  /// Cost: 2 m r² flops; the result is in scratch of the caller's scope.
+  template <executor E>
+  [[nodiscard]] change_of_basis<E> change_from(E& exec, dense_map const& old) const {
+    return {detail::overlap_of(exec, p, old.p), {}};
+  }
 
   /// Cost: 2 m n r flops, or 2 T r (m + n) for a factored gradient.
   template <executor E, gradient G>
@@ -63,6 +90,12 @@ struct pair_map {
     return scratch_bytes<float>(r * columns);
   }
 
+  [[nodiscard]] static constexpr index_t change_bytes(index_t r) noexcept { return 2 * scratch_bytes<float>(r * r); }
+
+  template <executor E>
+  [[nodiscard]] change_of_basis<E> change_from(E& exec, pair_map const& old) const {
+    return {detail::overlap_of(exec, u, old.u), detail::overlap_of(exec, v, old.v)};
+  }
   template <executor E, gradient G>
   void project(E& exec, G const& g, float beta, view_of<E> r) const {
     scratch_scope const scope{exec};

@@ -4,6 +4,7 @@
 
 #include "lowrank/basis/finder.hpp"
 #include "lowrank/linalg/range_finder.hpp"
+#include "lowrank/linalg/route.hpp"
 
 namespace lowrank::basis {
 
@@ -20,6 +21,15 @@ struct randomized : one_sided {
   }
   [[nodiscard]] index_t workspace_bytes(extents g, index_t r, index_t tokens) const {
     return find_range_bytes(g, r, range, tokens) + scratch_bytes<range_report>(1);
+  }
+  [[nodiscard]] double flops(extents g, index_t r, index_t tokens) const {
+    return find_range_flops({.g = g,
+                             .r = r,
+                             .oversampling = range.oversampling,
+                             .passes = range.power_iterations,
+                             .tokens = tokens,
+                             .start = range_start::cold})
+        .cost();
   }
   template <executor E, gradient G>
   void find(E& exec, finder_inputs<E, G> const& in, view_of<E> p, std::int32_t* failed) const {

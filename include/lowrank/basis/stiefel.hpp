@@ -16,6 +16,9 @@ struct stiefel : one_sided {
   [[nodiscard]] index_t workspace_bytes(extents g, index_t r, index_t) const {
     return orthonormalize_bytes({g.rows, r}) + scratch_bytes<orthonormal_report>(1);
   }
+  [[nodiscard]] double flops(extents g, index_t r, index_t) const {
+    return 5.0 * static_cast<double>(g.rows) * static_cast<double>(r) * static_cast<double>(r);
+  }
   template <executor E, gradient G>
   void find(E& exec, finder_inputs<E, G> const& in, view_of<E> p, std::int32_t* failed) const {
     scratch_scope const scope{exec};

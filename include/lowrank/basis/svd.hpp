@@ -36,6 +36,10 @@ struct basic_svd : one_sided {
     return std::max(scratch_bytes<float>(g.rows * std::min(g.rows, g.cols)),
                     orthonormalize_bytes({g.rows, r}) + scratch_bytes<orthonormal_report>(1));
   }
+  [[nodiscard]] double flops(extents g, index_t, index_t) const {
+    auto const m = static_cast<double>(g.rows), n = static_cast<double>(g.cols);
+    return 6 * n * m * m + 20 * m * m * m;
+  }
   template <executor E, gradient G>
   void find(E& exec, finder_inputs<E, G> const& in, view_of<E> p, std::int32_t* failed) const {
     static_assert(is_dense_gradient<G>,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "lowrank/basis/finder.hpp"
+#include "lowrank/core/refresh_report.hpp"
 
 namespace lowrank::basis {
 
@@ -22,16 +23,60 @@ struct two_sided {
     return std::max(finder.workspace_bytes(g, r, tokens), finder.workspace_bytes(g.t(), r, tokens)) +
            scratch_bytes<std::int32_t>(1);
   }
+  [[nodiscard]] index_t resize_bytes(extents g, index_t r, index_t tokens) const {
+    return std::max(detail::resize_bytes(finder, g, r, tokens), detail::resize_bytes(finder, g.t(), r, tokens)) +
+           scratch_bytes<std::int32_t>(1);
+  }
+  [[nodiscard]] double flops(extents g, index_t r, index_t tokens) const requires requires {
+    finder.flops(g, r, tokens);
+  }
+  { return finder.flops(g, r, tokens) + finder.flops(g.t(), r, tokens); }
+  template <memory_space S>
+  struct state {
+    detail::finder_state_t<Finder, S> left, right;
+    friend void visit_state(state& s, auto&& f) {
+      visit_state(s.left, prefixed(f, "left."));
+      visit_state(s.right, prefixed(f, "right."));
+    }
+  };
+  template <executor E>
+  [[nodiscard]] state<typename E::space> init(E& exec, extents g, index_t r) const {
+    return {detail::init_finder(exec, finder, g, r), detail::init_finder(exec, finder, g.t(), r)};
+  }
+  [[nodiscard]] index_t bytes(extents g, index_t r) const {
+    return detail::finder_bytes(finder, g, r) + detail::finder_bytes(finder, g.t(), r);
+  }
+  void observe(auto& s, refresh_report const& report) const {
+    finder.observe(s.left, report);
+    finder.observe(s.right, report);
+  }
   template <executor E, gradient G>
   void find(E& exec, finder_inputs<E, G> const& in, view_of<E> u, view_of<E> v, std::int32_t* failed) const {
+    detail::stateless none;
+    find_both(exec, none, none, in, u, v, failed);
+  }
+  template <executor E, gradient G>
+  void find(E& exec, state<typename E::space>& s, finder_inputs<E, G> const& in, view_of<E> u, view_of<E> v,
+            std::int32_t* failed) const {
+    find_both(exec, s.left, s.right, in, u, v, failed);
+  }
+
+ private:
+  template <executor E, class State, gradient G>
+  void find_both(E& exec, State& left, State& right, finder_inputs<E, G> const& in, view_of<E> u, view_of<E> v,
+                 std::int32_t* failed) const {
     scratch_scope const scope{exec};
     auto* const also = exec.arena().template take<std::int32_t>(1);
-    finder.find(exec, in, u, failed);
-    auto flipped = in;
+    exec.single([=] { *also = 0; });
+    auto one = in;
+    one.momentum = {};  // r x r here: no sketch of either side
+    detail::find_basis(exec, finder, left, one, u, failed);
+    auto flipped = one;
     flipped.gradient = in.gradient.t();
     flipped.facing_side = side::right;
     flipped.key.step ^= 0x80000000U;  // another stream than the left basis had
-    finder.find(exec, flipped, v, also);
+    flipped.previous = in.previous_right;
+    detail::find_basis(exec, finder, right, flipped, v, also);
     exec.single([=] { *failed |= *also; });
   }
 };

@@ -30,6 +30,12 @@ void for_column_groups(host_executor& exec, matrix_view<float> y, Body const& bo
   return std::bit_cast<std::uint32_t>(x) & 0x7FFFFFFFU;
 }
 
+/// e with |x| in [2^e, 2^(e + 1)), from the magnitude bits of x. A subnormal is its bits times 2^-149.
+[[nodiscard]] constexpr int binary_exponent(std::uint32_t magnitude) noexcept {
+  return magnitude >= 0x00800000U ? static_cast<int>(magnitude >> 23) - 127
+                                  : static_cast<int>(std::bit_width(magnitude)) - 150;
+}
+
 /// f(i, j) over a view, neighbours in memory after each other.
 template <class F>
 void in_memory_order(matrix_view<float> v, F const& f) {
@@ -56,10 +62,7 @@ inline void balance_columns(host_executor& exec, matrix_view<float> y, std::int3
     std::array<double, detail::column_group> factor{};
     for (std::size_t j = 0; j < static_cast<std::size_t>(part.cols); ++j) {
       if (largest[j] >= 0x7F800000U) std::atomic_ref<std::int32_t>{*nonfinite}.store(1, std::memory_order_relaxed);
-      // A subnormal is its bits times 2^-149.
-      int const exponent = largest[j] >= 0x00800000U ? static_cast<int>(largest[j] >> 23) - 127
-                                                     : static_cast<int>(std::bit_width(largest[j])) - 150;
-      factor[j] = std::bit_cast<double>(static_cast<std::uint64_t>(1023 - exponent) << 52);
+      factor[j] = std::bit_cast<double>(static_cast<std::uint64_t>(1023 - detail::binary_exponent(largest[j])) << 52);
     }
     detail::in_memory_order(part, [&](index_t i, index_t j) {
       part(i, j) = static_cast<float>(static_cast<double>(part(i, j)) * factor[static_cast<std::size_t>(j)]);
@@ -133,6 +136,14 @@ inline void replace_columns(host_executor& exec, rng_key const& key, std::uint64
       auto const word = random_word(key, first + static_cast<std::uint64_t>(i * y.cols + j));
       y(i, j) = static_cast<float>(static_cast<std::int32_t>(word) >> 7) * 0x1p-24F * length;
     }
+  });
+}
+
+/// Column k times factor(k); `factor` runs where Y lives.
+template <class Factor>
+void scale_columns(host_executor& exec, matrix_view<float> y, Factor const& factor) {
+  detail::for_column_groups(exec, y, [&](matrix_view<float> part, index_t first) {
+    detail::in_memory_order(part, [&](index_t i, index_t j) { part(i, j) *= factor(first + j); });
   });
 }
 

@@ -97,13 +97,13 @@ inline void axpy(host_executor& exec, float alpha, matrix_view<float const> a, m
   });
 }
 
-/// B(i, j) = +1 or -1: `rademacher(key, i cols + j)`. B's own strides do not matter.
+/// B(i, j) = +1 or -1: `rademacher(key, first + i cols + j)`. B's own strides do not matter.
 template <class B>
-void fill_rademacher(host_executor& exec, rng_key const& key, matrix_view<B> b) {
+void fill_rademacher(host_executor& exec, rng_key const& key, matrix_view<B> b, std::uint64_t first = 0) {
   detail::for_row_groups(exec, b.shape(), [&](index_t begin, index_t end) {
     for (index_t i = begin; i < end; ++i)
       for (index_t j = 0; j < b.cols;) {
-        auto const element = static_cast<std::uint64_t>(i * b.cols + j);
+        auto const element = first + static_cast<std::uint64_t>(i * b.cols + j);
         auto const words = random_block(key, element / 128);
         for (std::uint64_t bit = element % 128; bit < 128 && j < b.cols;) {
           auto const word = words[bit / 32];

@@ -18,9 +18,17 @@ struct orthonormal_report {
                        ///< leaves nothing but rounding, about sqrt(l) eps
 };
 
+/// How a Gram is summed up.
+enum class gram_kind : std::uint8_t {
+  wide,   ///< products and sums in fp64
+  mixed,  ///< `gram_mixed`: cheaper, and orthonormal within 2 sqrt(l) eps
+};
+
 struct orthonormal_options {
   std::int32_t most_passes{8};
   double departure{1e-2};  ///< a pass that began below this was the last; a huge value asks for a single pass
+  /// The Gram of the pass that is expected to be the last, never of the first; where it was not the last, fp64 comes first.
+  gram_kind last_gram{gram_kind::wide};
 };
 /// One pass only: well conditioned, not orthonormal. Enough between power steps.
 inline constexpr orthonormal_options roughly{.most_passes = 1, .departure = 1e300};
@@ -47,21 +55,26 @@ void multiply_upper(E& exec, const_view_of<E> a, const_view_of<E> w, view_of<E> 
 
 /// C = Cholesky factor of D YᵀY D + shift I with unit diagonal, D = diag(scales), 0 for columns without anything new. These
 /// are only known once a factorization has met them, and may not have a part in it: then it is done again without them.
+/// `shortest`: squared length up to which a column counts as zero.
 template <class E>
 void factor_scaled_gram(E& exec, const_view_of<E> y, wide_view_of<E> c, double* scales, gram_condition* condition,
-                        std::int32_t* bad_pivot) {
+                        std::int32_t* bad_pivot, double shortest = 1e-14, gram_kind kind = gram_kind::wide) {
   auto const l = static_cast<double>(c.cols);
-  double const shift = 1e-15 * l, rounding = 1e-14 + 4 * shift;
-  gram(exec, y, c);
+  double const shift = 1e-15 * l, noise = kind == gram_kind::wide ? 1e-14 : 1e-6 * std::sqrt(l);
+  auto const sum_up = [&] {
+    if (kind == gram_kind::wide) gram(exec, y, c);
+    else gram_mixed(exec, y, c);
+  };
+  sum_up();
   // Columns came balanced, or out of the pass before: those shorter than 1e-7 are the rounding of what was subtracted.
-  unit_scales(exec, c, scales, 1e-14);
+  unit_scales(exec, c, scales, shortest);
   for (int attempt = 0;; ++attempt) {
     scale_gram(exec, c, scales, shift, condition);
     factor_cholesky(exec, c, bad_pivot);
-    drop_dependent(exec, c, rounding, scales, condition);
+    drop_dependent(exec, c, noise + 4 * shift, scales, condition);
     auto const dropped = exec.peek(&condition->dropped);
     if ((dropped && *dropped == 0) || attempt == 1) return;
-    gram(exec, y, c);
+    sum_up();
   }
 }
 
@@ -70,6 +83,55 @@ template <class E>
 [[nodiscard]] view_of<E> take_like(E& exec, view_of<E> y) {
   return take_matrix(exec, y.shape(), y.row_stride < y.col_stride ? side::right : side::left);
 }
+
+/// What Cholesky passes over Y need, in orthonormalize_bytes of scratch.
+template <class E>
+struct cholesky_passes {
+  view_of<E> from, to;  ///< the columns now, and where the next pass writes them
+  wide_view_of<E> c;
+  view_of<E> w;
+  double* scales;
+  gram_condition* condition;
+  std::int32_t* bad_pivot;
+  orthonormal_report* seen;
+
+  cholesky_passes(E& exec, view_of<E> y, orthonormal_report* report) : from{y}, to{take_like(exec, y)} {
+    auto& arena = exec.arena();
+    index_t const l = y.cols;
+    c = row_major<typename E::space>(arena.template take<double>(l * l), {l, l});
+    w = row_major<typename E::space>(arena.template take<float>(l * l), {l, l}).t();
+    scales = arena.template take<double>(l);
+    auto* const spare = arena.template take<orthonormal_report>(1);
+    condition = arena.template take<gram_condition>(1);
+    bad_pivot = arena.template take<std::int32_t>(1);
+    seen = report != nullptr ? report : spare;
+    exec.single([seen = seen] { *seen = {}; });
+  }
+  /// The Cholesky factor of the Gram of `source`: of the columns themselves, or of a sketch of them.
+  void factor(E& exec, const_view_of<E> source, gram_kind kind) const {
+    factor_scaled_gram(exec, source, c, scales, condition, bad_pivot, 1e-14, kind);
+  }
+  /// Whether the factor is known to be that of nearly orthonormal columns.
+  [[nodiscard]] bool nearly_orthonormal(E& exec, double enough) const {
+    auto const seen_now = exec.peek(condition);
+    return seen_now && seen_now->departure <= enough && seen_now->dead == 0;
+  }
+  /// Columns times the inverse of the factor, fresh ones for dead ones. `seen` learns whether this pass was the last.
+  void apply(E& exec, rng_key const& fresh, std::int32_t pass, double enough) {
+    invert_lower(exec, c);
+    narrow_inverse(exec, c, scales, w);
+    multiply_upper(exec, from, w, to);
+    replace_columns(exec, fresh, static_cast<std::uint64_t>((pass - 1) * to.size()), scales, to);
+    std::swap(from, to);
+    exec.single([=, seen = seen, condition = condition] {
+      bool const settled = condition->departure <= enough && condition->dead == 0;
+      *seen = {.passes = pass,
+               .replaced = seen->replaced + condition->dead,
+               .failed = settled || enough > 1e299 ? 0 : 1,
+               .departure = condition->departure};
+    });
+  }
+};
 
 }  // namespace detail
 
@@ -94,40 +156,22 @@ void orthonormalize(E& exec, view_of<E> y, rng_key fresh, orthonormal_report* re
     return;
   }
   fresh.purpose = rng_purpose::completion;
-  index_t const l = y.cols;
   scratch_scope const scope{exec};
-  auto& arena = exec.arena();
-  auto from = y, to = detail::take_like(exec, y);
-  auto const c = row_major<typename E::space>(arena.template take<double>(l * l), {l, l});
-  auto const w = row_major<typename E::space>(arena.template take<float>(l * l), {l, l}).t();
-  auto* const scales = arena.template take<double>(l);
-  auto* const spare = arena.template take<orthonormal_report>(1);
-  auto* const condition = arena.template take<gram_condition>(1);
-  auto* const bad_pivot = arena.template take<std::int32_t>(1);
-  auto* const seen = report != nullptr ? report : spare;
-
-  exec.single([=] { *seen = {}; });
-  balance_columns(exec, y, &seen->failed);
-  if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
-  std::int32_t const blind_passes = std::min(options.most_passes, 4);
-  for (std::int32_t pass = 1; pass <= options.most_passes; ++pass) {
-    detail::factor_scaled_gram(exec, from, c, scales, condition, bad_pivot);
-    invert_lower(exec, c);
-    narrow_inverse(exec, c, scales, w);
-    detail::multiply_upper(exec, from, w, to);
-    replace_columns(exec, fresh, static_cast<std::uint64_t>((pass - 1) * y.size()), scales, to);
-    std::swap(from, to);
-    exec.single([=, enough = options.departure] {
-      bool const settled = condition->departure <= enough && condition->dead == 0;
-      *seen = {.passes = pass,
-               .replaced = seen->replaced + condition->dead,
-               .failed = settled || enough > 1e299 ? 0 : 1,
-               .departure = condition->departure};
-    });
-    auto const failed = exec.peek(&seen->failed);
-    if (failed ? *failed == 0 : pass == blind_passes) break;
+  detail::cholesky_passes<E> work{exec, y, report};
+  balance_columns(exec, y, &work.seen->failed);
+  auto const nonfinite = exec.peek(&work.seen->failed);
+  if (nonfinite && *nonfinite != 0) return;
+  bool const watched = nonfinite.has_value();
+  std::int32_t const most = watched ? options.most_passes : std::min(options.most_passes, 4);
+  for (std::int32_t pass = 1; pass <= most; ++pass) {
+    bool const mixed = options.last_gram == gram_kind::mixed && pass > 1 && (watched || pass == most);
+    work.factor(exec, work.from, mixed ? gram_kind::mixed : gram_kind::wide);
+    if (mixed && watched && !work.nearly_orthonormal(exec, options.departure))
+      work.factor(exec, work.from, gram_kind::wide);
+    work.apply(exec, fresh, pass, options.departure);
+    if (auto const failed = exec.peek(&work.seen->failed); failed && *failed == 0) break;
   }
-  if (from.data != y.data) copy(exec, from, y);
+  if (work.from.data != y.data) copy(exec, work.from, y);
 }
 
 }  // namespace lowrank

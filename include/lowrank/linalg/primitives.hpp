@@ -6,6 +6,7 @@
 /// | --- | --- |
 /// | `multiply(exec, alpha, A, B, beta, C)` | C = alpha A B + beta C; with beta = 0, C is not read |
 /// | `gram(exec, Y, C)` | C = Yᵀ Y accumulated in fp64, l x l |
+/// | `gram_mixed(exec, Y, C)` | the same, in fp32 over blocks of 256 rows whose sums are fp64: for nearly orthonormal Y |
 /// | `factor_cholesky(exec, C, failed)` | lower triangle of C becomes its Cholesky factor; *failed: a bad pivot was met |
 /// | `invert_lower(exec, L)` | lower triangle of L becomes that of its inverse, the rest zero |
 /// | `symmetric_eigen(exec, C, values, failed)` | C becomes its eigenvectors (columns), values descending, all fp64 |
@@ -30,6 +31,7 @@ template <class E>
 concept has_products = executor<E> && requires(E& exec, const_view_of<E> a, view_of<E> c, wide_view_of<E> g) {
   multiply(exec, 1.0F, a, a, 0.0F, c);
   gram(exec, a, g);
+  gram_mixed(exec, a, g);
 };
 
 /// Whether the executor can factor small fp64 matrices.

@@ -2,12 +2,10 @@
 /// Optimizers from the names and option strings that users of other trainers know.
 #pragma once
 
-#include "lowrank/basis/given.hpp"
-#include "lowrank/basis/randomized.hpp"
-#include "lowrank/basis/stiefel.hpp"
-#include "lowrank/basis/svd.hpp"
 #include "lowrank/basis/two_sided.hpp"
 #include "lowrank/optim/compose.hpp"
+#include "lowrank/optim/detail/named_finder.hpp"
+#include "lowrank/optim/detail/named_policies.hpp"
 #include "lowrank/optim/matrix_optimizer.hpp"
 #include "lowrank/optim/options.hpp"
 #include "lowrank/rule/adafactor.hpp"
@@ -29,60 +27,7 @@ struct named_optimizer {
   bool low_rank{};
 };
 
-/// What a string cannot say.
-template <executor E>
-struct by_name_context {
-  /// For finder=svd: `exact_svd` of a header with decompositions, which this header does not include (compile time).
-  std::function<svd_status(E&, const_view_of<E>, svd_output<typename E::space> const&)> exact_svd{};
-  /// For finder=given.
-  basis::given bases{};
-};
-
 namespace detail {
-
-template <executor E>
-using named_svd = basis::basic_svd<decltype(by_name_context<E>::exact_svd)>;
-
-/// The finders that have names, chosen at run time so that each rule is compiled once.
-template <executor E>
-struct named_finder : basis::one_sided {
-  std::variant<basis::randomized, named_svd<E>, basis::stiefel, basis::given> chosen{};
-
-  void check() const {
-    std::visit([](auto const& f) { f.check(); }, chosen);
-    if (auto const* exact = std::get_if<named_svd<E>>(&chosen))
-      require(static_cast<bool>(exact->call), "by_name", "finder=svd needs by_name_context::exact_svd");
-  }
-  [[nodiscard]] index_t workspace_bytes(extents g, index_t r, index_t tokens) const {
-    return std::visit([&](auto const& f) { return f.workspace_bytes(g, r, tokens); }, chosen);
-  }
-  template <gradient G>
-  [[nodiscard]] bool takes(G const&) const noexcept {
-    return is_dense_gradient<G> || !std::holds_alternative<named_svd<E>>(chosen);
-  }
-  [[nodiscard]] bool needs_gradient() const noexcept {
-    return std::visit([](auto const& f) { return f.needs_gradient(); }, chosen);
-  }
-  template <gradient G>
-  void find(E& exec, finder_inputs<E, G> const& in, view_of<E> p, std::int32_t* failed) const {
-    std::visit(
-        [&](auto const& f) {
-          if constexpr (is_dense_gradient<G> || std::remove_cvref_t<decltype(f)>::traits.takes_factored)
-            f.find(exec, in, p, failed);
-        },
-        chosen);
-  }
-};
-
-/// keep or reset, chosen at run time.
-struct named_transport {
-  using fills = slots::transport;
-  bool resets{};
-  template <executor E, class Rule, class State>
-  void apply(E& exec, Rule const& rule, State& state) const {
-    if (resets) rule.reset(exec, state);
-  }
-};
 
 [[nodiscard]] inline rule::adam named_adam(option_list& o, rule::adam_formula convention) {
   rule::adam out{convention};
@@ -149,9 +94,18 @@ template <class Rule>
 /// | galore_adamw | galore_torch's GaLoreAdamW; epsilon=corrected_root, decay=before for torch's form |
 /// | galore_adafactor, galore_sgd, galore_lion | the same over the other rules, decay before |
 /// GaLore's own options: rank (128), update_proj_gap (200), scale (0.25), proj_type (std | reverse_std | left | right | full);
-/// ours: finder (randomized | svd | stiefel | given), oversampling, power_iterations, sketch (rademacher | gaussian),
-/// basis_format (fp32 | bf16), transport (keep | reset), accumulate (none | projected), measure (never | at_refresh |
-/// every_step), seed.
+/// ours: basis_format (fp32 | bf16), accumulate (none | projected), measure (never | at_refresh | every_step), seed, and
+/// | option | values | options of their own |
+/// | --- | --- | --- |
+/// | finder | randomized, svd, stiefel, given | oversampling, power_iterations, sketch (rademacher, gaussian) |
+/// |  | warm | passes, fresh, restart_every, order (as_iterated, by_energy), align (none, signs, nearest), cheap (never, momentum), hold |
+/// |  | tracked | forgetting, fresh, align |
+/// | refresh | every, staggered | update_proj_gap |
+/// |  | lazy (Q-GaLore) | update_proj_gap, cos_threshold, gamma_proj, queue_size, longest_gap, likeness (subspace, first_vectors) |
+/// |  | energy | tolerance, settle, smoothing, longest_gap |
+/// |  | budget | share, tokens, budget_gradient (dense, factored) |
+/// | transport | keep, reset, rotate | unknown_variance (column_mean, zero) |
+/// | energy_rank | a share of the energy; not over Adafactor | least_rank, rank_multiple |
 /// Throws: argument_error for unknown names, unknown or misspelt options, and values outside their domain.
 template <executor E>
 [[nodiscard]] named_optimizer<E> by_name(std::string_view name, option_list options,

@@ -15,7 +15,8 @@ namespace lowrank {
 
 /// Whether `accumulate` is going to be called: it needs an r x n buffer.
 enum class accumulation : std::uint8_t { none, projected };
-/// When ‖PᵀG‖² / ‖G‖² is measured. It costs one norm of the gradient.
+/// When ‖PᵀG‖² / ‖G‖² is measured. It costs one norm of the gradient; at a refresh from a dense gradient it costs nothing
+/// and is always known.
 enum class certificate : std::uint8_t { never, at_refresh, every_step };
 
 /// Trains a matrix in a low-rank subspace: R = Pᵀ G, N from the rule on R, W <- keep W - rate scale P N.
@@ -53,13 +54,15 @@ struct low_rank {
   struct state {
     extents weight{};
     side facing_side{};
-    index_t rank{};
+    index_t capacity{};  ///< the largest rank
+    index_t rank{};      ///< of the basis in use
     std::uint32_t tensor{};
     index_t calls{}, micro_batches{};
     std::uint8_t has_basis{}, retry{}, bad_micro_batch{};
     refresh_report report{};  ///< of the last call; the refresh policy hears of it at the next
-    double captured{-1};      ///< ‖PᵀG‖² / ‖G‖² where the settings ask for it
+    double captured{-1};      ///< ‖PᵀG‖² / ‖G‖² of the last step, where it was measured
     typename Refresh::state refresh;
+    detail::finder_state_t<Finder, S> finder;
     typename store<S>::state store;
     state_of<Rule, S> rule;
     buffer<float, S> accumulated;
@@ -69,7 +72,7 @@ struct low_rank {
       f("weight_rows", identity(s.weight.rows));
       f("weight_cols", identity(s.weight.cols));
       f("side", identity(s.facing_side));
-      f("rank", identity(s.rank));
+      f("rank", identity(s.capacity));
       f("tensor", identity(s.tensor));
       f("calls", s.calls);
       f("micro_batches", s.micro_batches);
@@ -78,7 +81,16 @@ struct low_rank {
       f("bad_micro_batch", s.bad_micro_batch);
       f("captured", s.captured);
       visit_state(s.report, prefixed(f, "report."));
+      if constexpr (Refresh::traits.needs_overlap) {
+        f("report.overlap", s.report.overlap);
+        f("report.first_cosine", s.report.first_cosine);
+      }
+      if constexpr (Refresh::traits.changes_rank) {
+        f("report.needed_rank", s.report.needed_rank);
+        f("active_rank", s.rank);
+      }
       visit_state(s.refresh, prefixed(f, "refresh."));
+      visit_state(s.finder, prefixed(f, "finder."));
       visit_state(s.store, prefixed(f, "basis."));
       visit_state(s.rule, prefixed(f, "rule."));
       f("accumulated", s.accumulated);
@@ -111,9 +123,7 @@ struct low_rank {
   }
   /// Whether the next step looks for a new basis.
   template <memory_space S>
-  [[nodiscard]] bool refresh_due(state<S> const& s) const {
-    return s.has_basis == 0 || s.retry != 0 || refresh.due(s.refresh, s.calls);
-  }
+  [[nodiscard]] bool refresh_due(state<S> const& s) const;
   /// Adds a micro-batch in the subspace: exact, because projection is linear. The first of a step asks for the refresh.
   template <executor E, gradient_argument G>
   void accumulate(E& exec, state<typename E::space>& s, G const& g) const;
@@ -127,16 +137,30 @@ struct low_rank {
   }
 
  private:
+  /// Whether a call looked for a basis, and whether it found one.
+  struct attempt {
+    bool due{}, renewed{};
+  };
+  /// Whether the last call has something to say that nobody has heard yet.
+  [[nodiscard]] static bool has_news(refresh_report const& report) noexcept {
+    return report.attempted != 0 || report.captured >= 0;
+  }
+  template <memory_space S>
+  [[nodiscard]] static bool tries_again(state<S> const& s) noexcept;
   template <memory_space S>
   void hear_report(state<S>& s) const;
   template <executor E, gradient G>
   [[nodiscard]] bool renew(E& exec, state<typename E::space>& s, G const& g, index_t call) const;
   template <executor E, gradient G>
-  void measure_captured(E& exec, state<typename E::space>& s, G const& g) const;
+  double take_measures(E& exec, state<typename E::space>& s, G const& g, const_view_of<E> r, attempt happened) const;
+  [[nodiscard]] static constexpr bool opens_previous() noexcept {
+    return Finder::traits.reads_previous || Transport::traits.needs_change || Refresh::traits.needs_overlap;
+  }
   template <executor E, class W>
   void descend(E& exec, state<typename E::space>& s, W const& weight, map<typename E::space> const& p, view_of<E> r,
                index_t call) const;
   [[nodiscard]] index_t renew_bytes(extents g, index_t r, index_t tokens) const;
+  [[nodiscard]] index_t measure_bytes(extents g, index_t r, index_t tokens) const;
 };
 
 }  // namespace lowrank

@@ -2,6 +2,7 @@
 /// One parameter's optimizer behind an interface, so that parameters with different compositions fit in one list.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <variant>
@@ -30,7 +31,8 @@ template <memory_space S, class... T>
 using state_values = std::variant<T*..., identity_ref<T>..., buffer<float, S>*, buffer<bf16, S>*,
                                   buffer<std::int64_t, S>*, buffer<std::uint8_t, S>*>;
 template <memory_space S>
-using state_value = state_values<S, std::uint8_t, std::uint32_t, std::int64_t, float, double, side>;
+using state_value =
+    state_values<S, std::uint8_t, std::uint32_t, std::int64_t, float, double, side, std::array<double, 16>>;
 
 template <class V>
 [[nodiscard]] constexpr auto as_state_value(V& value) noexcept {

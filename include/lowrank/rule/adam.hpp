@@ -31,6 +31,8 @@ struct adam_formula {
   decay_order decay{decay_order::before};
 
   static constexpr int moment_count = 2;
+  static constexpr std::array moment_orders{moment_order::first, moment_order::second};
+  [[nodiscard]] double moment_beta(std::size_t k) const noexcept { return k == 0 ? beta1 : beta2; }
 
   /// torch.optim.AdamW.
   [[nodiscard]] static constexpr adam_formula torch_adamw() noexcept { return {}; }

@@ -9,6 +9,8 @@ namespace lowrank::rule {
 /// A formula is one pure function and a few numbers:
 ///   `moment_count`; `decay`; `check()`; `struct scalars`, with `scalars at(steps, learning_rate)` and `float rate(...)`;
 ///   `static auto direction(auto g, auto& m, scalars const& s)`: N for one gradient, m[k] its moments, updated in place.
+/// May have, so that transports can move its moments: `static constexpr std::array moment_orders` and
+/// `double moment_beta(std::size_t k) const`.
 /// `g` and `m[k]` are `pack`s of floats on the host, floats on a device: use + - * / and the functions of tile/pack.hpp.
 template <class F>
 concept element_formula = requires(F const f, pack g, std::array<pack, static_cast<std::size_t>(F::moment_count)> m,
@@ -24,6 +26,11 @@ concept element_formula = requires(F const f, pack g, std::array<pack, static_ca
 template <element_formula Formula, class Moment = fp32_moment>
 struct elementwise : Formula {
   static constexpr auto moments = static_cast<std::size_t>(Formula::moment_count);
+  using moment_format = Moment;
+  static constexpr bool moments_are_listed = requires(Formula const f) {
+    Formula::moment_orders[0];
+    f.moment_beta(std::size_t{});
+  };
 
   template <memory_space S>
   struct state {

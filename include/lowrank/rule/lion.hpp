@@ -13,6 +13,8 @@ struct lion_formula {
   decay_order decay{decay_order::before};
 
   static constexpr int moment_count = 1;
+  static constexpr std::array moment_orders{moment_order::first};
+  [[nodiscard]] double moment_beta(std::size_t) const noexcept { return beta2; }
 
   struct scalars {
     float beta1, one_minus_beta1, beta2, one_minus_beta2;

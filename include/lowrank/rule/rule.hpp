@@ -7,6 +7,7 @@
 
 #include "lowrank/core/step_record.hpp"
 #include "lowrank/core/visit.hpp"
+#include "lowrank/linalg/elementwise.hpp"
 #include "lowrank/tile/tile.hpp"
 
 namespace lowrank {
@@ -32,6 +33,19 @@ concept update_rule = executor<E> && requires(R const rule, state_of<R, typename
   rule.begin(exec, state, record);
   rule.update(exec, state, r, n, record);
   rule.reset(exec, state);
+};
+
+/// What a moment averages: the gradient, or its square.
+enum class moment_order : std::uint8_t { first, second };
+
+/// Rules whose moments other policies may move between bases. `moment_orders[k]` and `moment_beta(k)` say what moment k
+/// averages and how long it remembers; `moment_format` reads and writes it as a matrix; `state.steps` counts from the last reset.
+template <class R>
+concept lists_moments = requires(R const rule) {
+  requires R::moments_are_listed;
+  { rule.moment_beta(std::size_t{}) } -> std::convertible_to<double>;
+  R::moment_orders[0];
+  typename R::moment_format;
 };
 
 namespace rule {
@@ -70,6 +84,19 @@ struct fp32_moment {
   [[nodiscard]] static handle open(state<S>& s) noexcept {
     return {s.data()};
   }
+  /// The moment as a facing matrix, to look at or to work in until `write`: its own memory here, decoded scratch for
+  /// narrower formats.
+  template <executor E>
+  [[nodiscard]] static view_of<E> read(E&, state<typename E::space>& s, side where, extents shape) {
+    return natural<typename E::space>(where, s.data(), shape);
+  }
+  /// The moment becomes m, which may have another shape than before.
+  template <executor E>
+  static void write(E& exec, state<typename E::space>& s, side where, const_view_of<E> m) {
+    auto const own = natural<typename E::space>(where, s.data(), m.shape());
+    if (own.data != m.data) copy(exec, m, own);
+  }
+  [[nodiscard]] static constexpr index_t read_bytes(extents) noexcept { return 0; }
 };
 
 }  // namespace rule

@@ -16,6 +16,8 @@ struct sgd_formula {
   decay_order decay{decay_order::before};
 
   static constexpr int moment_count = 1;
+  static constexpr std::array moment_orders{moment_order::first};
+  [[nodiscard]] double moment_beta(std::size_t) const noexcept { return momentum; }
 
   struct scalars {
     float momentum, gain, of_gradient, of_buffer;

@@ -89,6 +89,10 @@ TEST_SUITE("elementwise") {
       CHECK(right);
       fill_rademacher(exec, key, flipped.view().t());
       CHECK(largest_difference(flipped.view().t(), signs.view()) == 0);
+      index_t const half = shape.rows / 2;
+      fill_rademacher(exec, key, flipped.view().t().row_range(half, shape.rows),
+                      static_cast<std::uint64_t>(half * shape.cols));
+      CHECK(largest_difference(flipped.view().t(), signs.view()) == 0);
     }
   }
 }

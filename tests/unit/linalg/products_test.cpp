@@ -67,6 +67,32 @@ TEST_SUITE("products") {
       CHECK(largest_difference(g.view(), plain.view()) <= 1e-11);
     }
   }
+  TEST_CASE_TEMPLATE("a mixed Gram is good to fp32, on its diagonal to fp64", E, LOWRANK_TEST_EXECUTORS) {
+    E exec{{.threads = 2}};
+    for (extents const shape :
+         {extents{1, 1}, extents{5, 0}, extents{0, 4}, extents{700, 3}, extents{256, 129}, extents{600, 300}}) {
+      auto const y = random_matrix(shape, 4), turned = copy_of(y.view().t());
+      strided_copy gaps{y.view()};
+      auto const plain = plain_product(y.view().t(), y.view());
+      matrix_view<float const> const layouts[] = {y.view(), turned.view().t(), gaps.view()};
+      for (auto const v : layouts) {
+        matrix<double> g{shape.cols, shape.cols};
+        fill(exec, g.view(), -1.0);
+        gram_mixed(exec, v, g.view());
+        double off = 0, diagonal = 0;
+        for (index_t i = 0; i < shape.cols; ++i)
+          for (index_t j = 0; j < shape.cols; ++j) {
+            auto& worst = i == j ? diagonal : off;
+            worst = std::max(worst, std::abs(g(i, j) - plain(i, j)));
+          }
+        CHECK(off <= 4 * eps * static_cast<double>(shape.rows));
+        CHECK((off > 0) == (shape.rows > 1 && shape.cols > 1));
+        CHECK(diagonal <= 1e-11);
+      }
+    }
+    matrix<double> g{4, 4};
+    CHECK_THROWS_AS(gram_mixed(exec, random_matrix({4, 3}, 1).view(), g.view()), shape_error);
+  }
   TEST_CASE_TEMPLATE("a factored gradient multiplies as the dense one", E, LOWRANK_TEST_EXECUTORS) {
     E exec{{.threads = 2, .scratch_bytes = 1 << 20}};
     auto const dy = random_matrix({24, 40}, 1), x = random_matrix({24, 56}, 2), b = random_matrix({56, 9}, 3);
@@ -114,6 +140,7 @@ TEST_SUITE("products") {
     allocation_counter const allocations;
     multiply(exec, 1.0F, a.view(), a.view().t(), 0.0F, c.view());
     gram(exec, a.view(), g.view());
+    gram_mixed(exec, a.view(), g.view());
     CHECK(allocations.count() == 0);
     matrix<float> const one_more{2, 2};
     CHECK((allocations.count() > 0) == allocation_counter::watches());
@@ -142,20 +169,23 @@ TEST_SUITE("threads") {
     host_executor one{{.threads = 1}};
     auto const a = random_matrix({700, 411}, 1), b = random_matrix({411, 260}, 2);
     matrix<float> c{700, 260}, d{411, 411};
-    matrix<double> g{411, 411};
+    matrix<double> g{411, 411}, x{411, 411};
     multiply(one, 1.0F, a.view(), b.view(), 0.0F, c.view());
     multiply(one, 1.0F, a.view().t(), a.view(), 0.0F, d.view());
     gram(one, a.view(), g.view());
+    gram_mixed(one, a.view(), x.view());
     for (int const threads : {2, 3, 8}) {
       host_executor many{{.threads = threads}};
       matrix<float> c2{700, 260}, d2{411, 411};
-      matrix<double> g2{411, 411};
+      matrix<double> g2{411, 411}, x2{411, 411};
       multiply(many, 1.0F, a.view(), b.view(), 0.0F, c2.view());
       multiply(many, 1.0F, a.view().t(), a.view(), 0.0F, d2.view());
       gram(many, a.view(), g2.view());
+      gram_mixed(many, a.view(), x2.view());
       CHECK(same_bits(c, c2));
       CHECK(same_bits(d, d2));
       CHECK(same_bits(g, g2));
+      CHECK(same_bits(x, x2));
     }
   }
 }

@@ -68,6 +68,108 @@ TEST_CASE("what is misspelt is refused, naming it") {
         "lowrank::option_list: option \"betas\" must be a number, got \"0.99, 0.999\"");
 }
 
+/// Options of GaLore's choices, and what each choice takes.
+struct choice {
+  std::string name;
+  std::vector<std::string> options;
+};
+std::vector<choice> const choices{
+    {"finder=randomized", {"oversampling=4", "power_iterations=2", "sketch=gaussian"}},
+    {"finder=warm",
+     {"passes=3", "fresh=4", "restart_every=5", "order=by_energy", "order=as_iterated", "align=none", "align=signs",
+      "align=nearest", "cheap=momentum", "cheap=never", "hold=0.9", "oversampling=4", "power_iterations=1",
+      "sketch=gaussian"}},
+    {"finder=tracked",
+     {"forgetting=0.8", "fresh=4", "align=nearest", "oversampling=4", "power_iterations=1", "sketch=gaussian"}},
+    {"refresh=every", {"update_proj_gap=3"}},
+    {"refresh=staggered", {"update_proj_gap=3"}},
+    {"refresh=lazy",
+     {"update_proj_gap=3", "cos_threshold=0.3", "gamma_proj=1.5", "queue_size=3", "longest_gap=500",
+      "likeness=subspace", "likeness=first_vectors"}},
+    {"refresh=energy", {"tolerance=0.1", "settle=2", "smoothing=0.5", "longest_gap=500"}},
+    {"refresh=budget", {"share=0.2", "tokens=64", "budget_gradient=factored", "budget_gradient=dense"}},
+    {"transport=keep", {}},
+    {"transport=reset", {}},
+    {"transport=rotate", {"unknown_variance=zero", "unknown_variance=column_mean"}},
+    {"energy_rank=0.8", {"least_rank=2", "rank_multiple=4"}}};
+
+TEST_CASE("every choice takes its own options, and an optimizer made of it works") {
+  extents const shape{12, 20};
+  host_executor exec{{.threads = 1, .scratch_bytes = 1 << 20}};
+  for (auto const& [name, options] : choices) {
+    auto all = options;
+    all.emplace_back("");
+    for (auto const& option : all) {
+      auto const text = "rank=6, " + name + (option.empty() ? "" : ", " + option);
+      CAPTURE(text);
+      auto o = make_named(exec, "galore_adamw", text, shape);
+      auto w = random_matrix(shape, 1);
+      for (index_t k = 0; k < 4; ++k)
+        CHECK(o->step(exec, fp32_weight<>{w.view()}, read(gradient_of_step(shape, k)), {}) == step_status::stepped);
+    }
+  }
+}
+
+TEST_CASE("options of another choice are refused, and so are misspelt ones") {
+  for (auto const& [name, options] : choices)
+    for (auto const& [other, others] : choices) {
+      // Choices for one slot exclude each other; an option belongs to those that list it.
+      if (name.substr(0, name.find('=')) != other.substr(0, other.find('=')) || name == other) continue;
+      for (auto const& option : others) {
+        auto const spelling = option.substr(0, option.find('='));
+        bool const shared = std::any_of(options.begin(), options.end(), [&](std::string const& own) {
+          return own.substr(0, own.find('=')) == spelling;
+        });
+        CAPTURE(name);
+        CAPTURE(option);
+        CHECK(refused("galore_adamw", name + ", " + option) ==
+              (shared ? "" : "lowrank::by_name: galore_adamw has no option \"" + spelling + "\""));
+      }
+    }
+  CHECK(refused("galore_adamw", "least_rank=4") == "lowrank::by_name: galore_adamw has no option \"least_rank\"");
+  CHECK(refused("galore_adamw", "unknown_variance=zero") ==
+        "lowrank::by_name: galore_adamw has no option \"unknown_variance\"");
+  CHECK(refused("galore_adamw", "finder=warm, pases=2") == "lowrank::by_name: galore_adamw has no option \"pases\"");
+  CHECK(refused("adamw", "finder=warm") == "lowrank::by_name: adamw has no option \"finder\"");
+  CHECK(refused("galore_adamw", "finder=cold") ==
+        "lowrank::option_list: option \"finder\" must be one of randomized, svd, stiefel, given, warm, tracked; got "
+        "\"cold\"");
+  CHECK(
+      refused("galore_adamw", "refresh=often") ==
+      "lowrank::option_list: option \"refresh\" must be one of every, staggered, lazy, energy, budget; got \"often\"");
+  CHECK(refused("galore_adamw", "transport=turn") ==
+        "lowrank::option_list: option \"transport\" must be one of keep, reset, rotate; got \"turn\"");
+  CHECK(refused("galore_adamw", "finder=warm, align=frame") ==
+        "lowrank::option_list: option \"align\" must be one of none, signs, nearest; got \"frame\"");
+}
+
+TEST_CASE("values of the choices outside their domain are refused by whoever they belong to") {
+  CHECK(refused("galore_adamw", "finder=warm, passes=0") ==
+        "lowrank::basis::warm_start: needs fresh >= 0 and passes >= 1, got 8 and 0");
+  CHECK(refused("galore_adamw", "finder=warm, hold=2") == "lowrank::basis::warm_start: hold must be in [0, 1], got 2");
+  CHECK(refused("galore_adamw", "finder=warm, restart_every=-1") ==
+        "lowrank::basis::warm_start: restart_every must not be negative, got -1");
+  CHECK(refused("galore_adamw", "finder=tracked, forgetting=1") ==
+        "lowrank::basis::tracked: forgetting must be in [0, 1), got 1");
+  CHECK(refused("galore_adamw", "finder=tracked, fresh=-1").find("lowrank::basis::tracked: fresh, ") == 0);
+  CHECK(refused("galore_adamw", "refresh=lazy, queue_size=17") ==
+        "lowrank::refresh::lazy_overlap: history must be in [1, 16], got 17");
+  CHECK(refused("galore_adamw", "refresh=energy, tolerance=1") ==
+        "lowrank::refresh::captured_energy: tolerance must be in (0, 1), got 1");
+  CHECK(refused("galore_adamw", "refresh=budget, share=0") ==
+        "lowrank::refresh::budget: share must be in (0, 1], got 0");
+  CHECK(refused("galore_adamw", "refresh=staggered, update_proj_gap=0") ==
+        "lowrank::refresh::staggered: period must be at least 1, got 0");
+  CHECK(refused("galore_adamw", "energy_rank=1.5") ==
+        "lowrank::refresh::energy_rank: energy must be in (0, 1], got 1.5");
+  CHECK(refused("galore_adamw", "energy_rank=-0.5") ==
+        "lowrank::refresh::energy_rank: energy must be in (0, 1], got -0.5");
+  CHECK(refused("galore_adafactor", "transport=rotate") ==
+        "lowrank::by_name: transport=rotate needs a rule that lists its moments; Adafactor does not");
+  CHECK(refused("galore_adafactor", "energy_rank=0.5") ==
+        "lowrank::by_name: galore_adafactor has no option \"energy_rank\"");
+}
+
 TEST_CASE("an unknown name is refused with the known ones, and the known ones are known") {
   auto const text = refused("galore_adam", "");
   CHECK(text.find("lowrank::by_name: unknown optimizer \"galore_adam\"; known are adamw, ") == 0);
@@ -108,6 +210,28 @@ TEST_CASE("defaults are those of the codes the names come from") {
              "finder=randomized, oversampling=8, "
              "power_iterations=1, sketch=rademacher, basis_format=fp32, transport=keep, accumulate=none, "
              "measure=never, seed=0"));
+  CHECK(same("galore_adamw", "", "refresh=every"));
+  auto const both = [&](std::string const& a, std::string const& b) {
+    std::string const small = "rank=4, update_proj_gap=1, ";
+    return same("galore_adamw", small + a, small + a + ", " + b);
+  };
+  CHECK(
+      both("finder=warm", "passes=2, fresh=8, order=as_iterated, align=none, restart_every=0, cheap=never, hold=0.95"));
+  CHECK(both("finder=tracked", "forgetting=0.7, fresh=0, align=none, oversampling=8, power_iterations=2"));
+  CHECK(both("refresh=lazy", "cos_threshold=0.4, gamma_proj=2, queue_size=5, longest_gap=1000000, likeness=subspace"));
+  CHECK(both("transport=rotate", "unknown_variance=column_mean"));
+  CHECK(both("energy_rank=0.8", "least_rank=8, rank_multiple=8"));
+  CHECK(same("galore_adamw", "rank=4, refresh=energy",
+             "rank=4, refresh=energy, tolerance=0.2, settle=5, longest_gap=1000"));
+  CHECK(same("galore_adamw", "rank=4, refresh=budget",
+             "rank=4, refresh=budget, share=0.05, tokens=1024, budget_gradient=dense"));
+  for (std::string const other : {"passes=1", "fresh=1", "order=by_energy", "restart_every=2"}) {
+    CAPTURE(other);
+    CHECK_FALSE(both("finder=warm", other));
+  }
+  CHECK_FALSE(both("finder=tracked", "forgetting=0.9"));
+  CHECK_FALSE(both("transport=rotate", "unknown_variance=zero"));
+  CHECK_FALSE(same("galore_adamw", "rank=4, update_proj_gap=1", "rank=4, update_proj_gap=1, transport=rotate"));
   CHECK_FALSE(same("galore_adamw", "", "scale=1"));
   CHECK_FALSE(same("galore_adamw", "", "eps=1e-2"));
   CHECK_FALSE(same("galore_adamw", "", "decay=before"));

@@ -58,5 +58,10 @@ inline void multiply(blas_executor& exec, double alpha, matrix_view<double const
 inline void gram(blas_executor& exec, matrix_view<float const> y, matrix_view<double> c) {
   detail::gram_by_tiles(exec, y, c, [](int, auto... arguments) { detail::blas_tile_product<double>(arguments...); });
 }
+/// C = Yᵀ Y in fp32 over blocks of 256 rows, summed in fp64; as gram_mixed(host_executor&, ...).
+inline void gram_mixed(blas_executor& exec, matrix_view<float const> y, matrix_view<double> c) {
+  detail::gram_mixed_by_tiles(exec, y, c,
+                              [](int, auto... arguments) { detail::blas_tile_product<float>(arguments...); });
+}
 
 }  // namespace lowrank

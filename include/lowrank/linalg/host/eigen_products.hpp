@@ -89,5 +89,13 @@ inline void gram(host_executor& exec, matrix_view<float const> y, matrix_view<do
     detail::eigen_tile_product<double>(detail::packing_memory(exec, worker), arguments...);
   });
 }
+/// C = Yᵀ Y in fp32 over blocks of 256 rows, summed in fp64; the diagonal in fp64. Errors of a few eps ‖y_i‖ ‖y_j‖.
+/// Shapes: Y m x l, C l x l.  Requires: ‖y_i‖ ‖y_j‖ is an fp32 number.  Cost: m l² flops; workspace 0.  Throws: shape_error.
+inline void gram_mixed(host_executor& exec, matrix_view<float const> y, matrix_view<double> c) {
+  std::ignore = detail::packing_memory(exec, 0);
+  detail::gram_mixed_by_tiles(exec, y, c, [&](int worker, auto... arguments) {
+    detail::eigen_tile_product<float>(detail::packing_memory(exec, worker), arguments...);
+  });
+}
 
 }  // namespace lowrank

@@ -13,38 +13,18 @@ template <executor E, class Optimizer>
   };
 }
 
-template <executor E>
-[[nodiscard]] named_finder<E> take_finder(option_list& o, by_name_context<E> const& context) {
-  enum class kind : std::uint8_t { randomized, svd, stiefel, given };
-  auto const which = o.take_choice<kind>(
-      "finder",
-      {{"randomized", kind::randomized}, {"svd", kind::svd}, {"stiefel", kind::stiefel}, {"given", kind::given}},
-      kind::randomized);
-  named_finder<E> out;
-  if (which == kind::svd) out.chosen = named_svd<E>{{}, context.exact_svd};
-  if (which == kind::stiefel) out.chosen = basis::stiefel{};
-  if (which == kind::given) out.chosen = context.bases;
-  if (which == kind::randomized) {
-    basis::randomized found;
-    found.range.oversampling = o.take("oversampling", found.range.oversampling);
-    found.range.power_iterations = o.take("power_iterations", found.range.power_iterations);
-    found.range.sketch = o.take_choice<sketch_kind>(
-        "sketch", {{"rademacher", sketch_kind::rademacher}, {"gaussian", sketch_kind::gaussian}}, found.range.sketch);
-    out.chosen = found;
-  }
-  return out;
-}
-
 /// GaLore over `rule`. The options shared by all of GaLore are read here, those of the rule have been.
 template <executor E, class Finder, class Format, class Rule>
 [[nodiscard]] optimizer_factory<E> galore_factory(option_list& o, Rule rule, Finder finder, side_choice where) {
-  low_rank<Rule, Finder, refresh::every, named_transport, residual::drop, lift::back_project, Format> out;
+  low_rank<Rule, Finder, named_refresh<lists_moments<Rule>>, named_transport, residual::drop, lift::back_project,
+           Format>
+      out;
   out.rank = o.take("rank", index_t{128});
-  out.refresh.period = o.take("update_proj_gap", index_t{200});
+  out.refresh = take_refresh<lists_moments<Rule>>(o);
   out.lift.scale = static_cast<float>(o.take("scale", 0.25));
   out.keep_side = where;
   out.seed = static_cast<std::uint64_t>(o.take("seed", index_t{0}));
-  out.transport.resets = o.take_choice<bool>("transport", {{"keep", false}, {"reset", true}}, false);
+  out.transport = take_transport<Rule>(o);
   out.accumulate_in = o.take_choice<accumulation>(
       "accumulate", {{"none", accumulation::none}, {"projected", accumulation::projected}}, accumulation::none);
   out.measure = o.take_choice<certificate>(

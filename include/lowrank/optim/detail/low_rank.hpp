@@ -14,6 +14,8 @@ void LOWRANK_COMPOSED::check() const {
   require(rank >= 1, "low_rank", "rank must be at least 1, got ", rank);
   require(rule.decay != decay_order::coupled, "low_rank",
           "coupled (L2) weight decay would need PᵀW; choose decay_order::before or after");
+  static_assert(!Refresh::traits.changes_rank || lists_moments<Rule>,
+                "lowrank: a rank that changes needs a rule that lists its moments");
   rule.check();
   finder.check();
   refresh.check();
@@ -27,14 +29,29 @@ index_t LOWRANK_COMPOSED::bytes(extents weight) const {
   index_t const r = rank_of(weight);
   extents const inner = map<host_space>::inner(g, r);
   index_t const buffered = accumulate_in == accumulation::projected ? inner.size() * index_t{sizeof(float)} : 0;
-  return sized::bytes(g, r) + rule.bytes(inner) + buffered + index_t{sizeof(step_record)};
+  return sized::bytes(g, r) + rule.bytes(inner) + detail::finder_bytes(finder, g, r) + buffered +
+         index_t{sizeof(step_record)};
 }
 
 LOWRANK_COMPOSITION
 index_t LOWRANK_COMPOSED::renew_bytes(extents g, index_t r, index_t tokens) const {
   using candidate = detail::candidate<map<host_space>>;
+  bool const turns = wants_of(transport).needs_change;
+  index_t const change =
+      turns || wants_of(refresh).needs_overlap ? map<host_space>::change_bytes(r) + scratch_bytes<double>(2) : 0;
+  bool const resizes = wants_of(refresh).changes_rank, moves = turns || resizes;
   return candidate::bytes(g, r) + scratch_bytes<std::int32_t>(1) + scratch_bytes<double>(1) +
-         finder.workspace_bytes(g, r, tokens);
+         (opens_previous() ? store<host_space>::open_bytes(g, r) : 0) +
+         std::max({finder.workspace_bytes(g, r, tokens), resizes ? detail::resize_bytes(finder, g, r, tokens) : 0,
+                   change + (moves ? transport.workspace_bytes(map<host_space>::inner(g, r), two_sided ? 2 : 1) : 0)});
+}
+
+LOWRANK_COMPOSITION
+index_t LOWRANK_COMPOSED::measure_bytes(extents g, index_t r, index_t tokens) const {
+  auto const wants = wants_of(refresh);
+  bool const exact = measure != certificate::never || wants.needs_captured || wants.changes_rank;
+  return scratch_bytes<double>(1) + scratch_bytes<index_t>(1) + (exact ? gradient_norm_bytes(g, tokens) : 0) +
+         (wants.changes_rank ? scratch_bytes<double>(r) : 0);
 }
 
 LOWRANK_COMPOSITION
@@ -45,11 +62,10 @@ index_t LOWRANK_COMPOSED::workspace_bytes(W const& weight, index_t tokens) const
   index_t const r = rank_of(shape);
   extents const inner = chosen::inner(g, r);
   index_t const panel_columns = side_of(shape) == side::left ? g.cols : detail::panel_rows(weight);
-  index_t const within_step =
-      std::max({chosen::project_bytes(g, r, tokens), rule.workspace_bytes(inner),
-                rule.needs_weight_rms() ? detail::measure_bytes(weight) : 0,
-                detail::weight_panel_bytes(weight) + chosen::lift_bytes(r, panel_columns),
-                measure != certificate::never ? gradient_norm_bytes(g, tokens) + scratch_bytes<double>(1) : 0});
+  index_t const within_step = std::max({chosen::project_bytes(g, r, tokens), rule.workspace_bytes(inner),
+                                        rule.needs_weight_rms() ? detail::measure_bytes(weight) : 0,
+                                        detail::weight_panel_bytes(weight) + chosen::lift_bytes(r, panel_columns),
+                                        measure_bytes(g, r, tokens)});
   index_t const step = store<host_space>::open_bytes(g, r) + scratch_bytes<float>(inner.size()) + within_step;
   return std::max({step, renew_bytes(g, r, tokens), tokens > 0 ? detail::guard_bytes : 0});
 }
@@ -60,7 +76,8 @@ auto LOWRANK_COMPOSED::init(E& exec, extents weight, std::uint32_t tensor) const
   static_assert(update_rule<Rule, E>, "lowrank: the first slot needs an update rule (see rule/rule.hpp)");
   static_assert(basis_finder<Finder, E, const_view_of<E>>,
                 "lowrank: the second slot needs a basis finder (see basis/finder.hpp)");
-  static_assert(transport_policy<Transport, Rule, E>, "lowrank: this transport does not fit this rule");
+  static_assert(Transport::template fits<Rule>, "lowrank: this transport does not fit this rule");
+  static_assert(transport_policy<Transport, Rule, E>, "lowrank: the transport slot needs a transport policy");
   check();
   require<shape_error>(weight.rows >= 0 && weight.cols >= 0, "low_rank::init", "shape must not be negative, got ",
                        weight);
@@ -69,11 +86,16 @@ auto LOWRANK_COMPOSED::init(E& exec, extents weight, std::uint32_t tensor) const
   index_t const r = rank_of(weight);
   extents const inner = map<host_space>::inner(g, r);
   index_t const buffered = accumulate_in == accumulation::projected ? inner.size() : 0;
+  refresh_context context{.tensor = tensor, .facing = g, .capacity = r};
+  if constexpr (requires { finder.flops(g, r, index_t{}); })
+    context.refresh_flops = [this, g, r](index_t count) { return finder.flops(g, r, count); };
   return {.weight = weight,
           .facing_side = side_of(weight),
+          .capacity = r,
           .rank = r,
           .tensor = tensor,
-          .refresh = refresh.init(tensor),
+          .refresh = refresh.init(context),
+          .finder = detail::init_finder(exec, finder, g, r),
           .store = store<typename E::space>::init(g, r),
           .rule = rule.init(exec, facing(side_of(weight), inner)),
           .accumulated = buffer<float, typename E::space>(buffered)};
@@ -81,12 +103,29 @@ auto LOWRANK_COMPOSED::init(E& exec, extents weight, std::uint32_t tensor) const
 
 LOWRANK_COMPOSITION
 template <memory_space S>
-void LOWRANK_COMPOSED::hear_report(state<S>& s) const {
-  if (s.report.attempted == 0) return;
-  refresh.observe(s.refresh, s.report);
+bool LOWRANK_COMPOSED::tries_again(state<S> const& s) noexcept {
+  if (s.report.attempted == 0) return s.retry != 0;
   bool const refused = s.report.accepted == 0 && s.report.unchanged == 0;
-  s.retry = refused && (s.report.bad_gradient != 0 || s.has_basis == 0) ? 1 : 0;
+  return refused && (s.report.bad_gradient != 0 || s.has_basis == 0);
+}
+
+LOWRANK_COMPOSITION
+template <memory_space S>
+void LOWRANK_COMPOSED::hear_report(state<S>& s) const {
+  if (!has_news(s.report)) return;
+  refresh.observe(s.refresh, s.report);
+  if constexpr (Finder::traits.keeps_state) finder.observe(s.finder, s.report);
+  s.retry = tries_again(s) ? 1 : 0;
+  s.report.captured = -1;
   s.report.attempted = 0;
+}
+
+LOWRANK_COMPOSITION
+template <memory_space S>
+bool LOWRANK_COMPOSED::refresh_due(state<S> const& s) const {
+  auto heard = s.refresh;  // as the next call will have it, which hears before it decides
+  if (has_news(s.report)) refresh.observe(heard, s.report);
+  return s.has_basis == 0 || tries_again(s) || refresh.due(heard, s.calls);
 }
 
 /// Finds and accepts a new basis; false: the old one stays, or there still is none.
@@ -96,25 +135,38 @@ bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, i
   using candidate_type = detail::candidate<map<typename E::space>>;
   scratch_scope const scope{exec};
   // The state hears of it at the end: a finder that throws, because of what it was given, leaves no trace.
-  refresh_report report{.call = call, .rank = s.rank, .attempted = 1};
+  index_t r = s.capacity;
+  if constexpr (Refresh::traits.changes_rank) r = std::clamp<index_t>(refresh.rank(s.refresh), 1, s.capacity);
+  refresh_report report{.call = call, .rank = r, .attempted = 1};
   auto const energy = exec.peek(&s.record.data()->energy);
   bool const blind = finder.needs_gradient() && energy && *energy == 0;
   if (blind && s.has_basis != 0) {
     report.unchanged = 1;
+    report.rank = s.rank;
     s.report = report;
     return false;
   }
-  auto const candidate = candidate_type::take(exec, s.facing_side, g.shape(), s.rank);
+  auto const candidate = candidate_type::take(exec, s.facing_side, g.shape(), r);
   auto* const failed = exec.arena().template take<std::int32_t>(1);
   auto* const norm = exec.arena().template take<double>(1);
   exec.single([=] { *failed = 0; });
+  map<typename E::space> old{};
+  if (opens_previous() && s.has_basis != 0)
+    old = store<typename E::space>::open(exec, s.store, s.facing_side, g.shape(), s.rank);
   if (blind) {
     candidate.each([&](view_of<E> p) { fill_identity(exec, p); });
   } else {
-    finder_inputs<E, G> const in{
+    finder_inputs<E, G> in{
         g, call, s.facing_side, {seed, static_cast<std::uint32_t>(call), s.tensor, rng_purpose::basis}};
-    if constexpr (two_sided) finder.find(exec, in, candidate.u, candidate.v, failed);
-    else finder.find(exec, in, candidate.p, failed);
+    if constexpr (two_sided) in.previous = old.u, in.previous_right = old.v;
+    else in.previous = old.p;
+    if constexpr (Finder::traits.reads_momentum && lists_moments<Rule> && !two_sided) {
+      if constexpr (std::size(Rule::moment_orders) > 0)
+        if (s.has_basis != 0 && Rule::moment_orders[0] == moment_order::first)
+          in.momentum = Rule::moment_format::read(exec, s.rule.moment[0], s.facing_side, {s.rank, g.shape().cols});
+    }
+    if constexpr (two_sided) detail::find_basis(exec, finder, s.finder, in, candidate.u, candidate.v, failed);
+    else detail::find_basis(exec, finder, s.finder, in, candidate.p, failed);
     // Whatever a finder claims, a basis with NaN in it never reaches the state.
     candidate.each([&](view_of<E> p) {
       squared_norm(exec, const_view_of<E>(p), norm);
@@ -127,8 +179,24 @@ bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, i
     s.report = report;
     return false;
   }
-  if (s.has_basis != 0) transport.apply(exec, rule, s.rule);
+  if (s.has_basis != 0) {
+    scratch_scope const move{exec};
+    extents const shape = g.shape();
+    transport_inputs<E> in{s.facing_side, old.inner(shape, s.rank), candidate.map().inner(shape, r)};
+    if (wants_of(transport).needs_change || wants_of(refresh).needs_overlap) {
+      in.change = candidate.map().change_from(exec, old);
+      auto* const overlap = exec.arena().template take<double>(2);
+      squared_norm(exec, in.change.left, overlap);
+      exec.single([=, c = in.change.left] { overlap[1] = static_cast<double>(c(0, 0)); });
+      if (auto const shared = exec.peek(overlap)) {
+        report.overlap = *shared / static_cast<double>(r);
+        report.first_cosine = *exec.peek(overlap + 1);
+      }
+    }
+    transport.apply(exec, rule, s.rule, in);
+  }
   store<typename E::space>::assign(exec, s.store, s.facing_side, candidate.map());
+  s.rank = r;
   s.has_basis = report.accepted = 1;
   s.report = report;
   return true;
@@ -154,11 +222,12 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   hear_report(s);
   bool const due = refresh_due(s);
   index_t const call = s.calls;
+  double captured = -1;
   auto const counted = [&](step_status status) {
     s.calls = call + 1;
+    s.captured = captured;
     return status;
   };
-  s.captured = -1;
   if (s.weight.size() == 0) return counted(step_status::stepped);
 
   scratch_scope const scope{exec};
@@ -182,101 +251,64 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   p.project(exec, faced, 0.0F, r);
   detail::guard_projected(exec, const_view_of<E>(r), record);
   if (skipped()) return counted(step_status::skipped_bad_gradient);
-  if (measure == certificate::every_step || (measure == certificate::at_refresh && renewed))
-    measure_captured(exec, s, faced);
-  if (renewed) s.report.captured = s.captured;
+  captured = take_measures(exec, s, faced, const_view_of<E>(r), {due, renewed});
   descend(exec, s, weight, p, r, call);
   return counted(due && !renewed ? step_status::stepped_old_basis : step_status::stepped);
 }
 
 LOWRANK_COMPOSITION
 template <executor E, gradient G>
-void LOWRANK_COMPOSED::measure_captured(E& exec, state<typename E::space>& s, G const& g) const {
-  scratch_scope const scope{exec};
-  auto* const whole = exec.arena().template take<double>(1);
-  squared_norm(exec, g, whole);
-  auto const total = exec.peek(whole);
-  auto const inside = exec.peek(s.record.data());
-  if (!total || !inside) return;
-  double const scale = static_cast<double>(inside->grad_scale);
-  s.captured = *total > 0 && scale != 0 ? inside->projected / (scale * scale * *total) : -1;
-}
-
-LOWRANK_COMPOSITION
-template <executor E, gradient_argument G>
-void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const& given) const {
-  auto const g = as_gradient(given);
-  static_assert(
-      !reads_gradient,
-      "lowrank: this residual needs the whole gradient in every step, so it cannot be accumulated in the subspace");
-  require<state_error>(accumulate_in == accumulation::projected, "low_rank::accumulate",
-                       "set accumulate_in = accumulation::projected before init");
-  detail::check_gradient(s.weight, g, "low_rank::accumulate");
-  require(finder.takes(g), "low_rank::accumulate", "this finder needs the dense gradient");
-  extents const shape = facing(s.facing_side, s.weight);
-  detail::check_scratch(exec,
-                        std::max(renew_bytes(shape, s.rank, tokens_of(g)),
-                                 store<host_space>::open_bytes(shape, s.rank) +
-                                     map<host_space>::project_bytes(shape, s.rank, tokens_of(g))),
-                        "low_rank::accumulate");
-  if (s.weight.size() == 0) {
-    ++s.micro_batches;
-    return;
-  }
-  scratch_scope const scope{exec};
-  auto const faced = facing(s.facing_side, g);
-  bool const first = s.micro_batches == 0;
-  if (first) {
-    hear_report(s);
-    s.bad_micro_batch = 0;
-    if (refresh_due(s)) {
-      auto* const record = s.record.data();
-      detail::begin_record(exec, record, {});
-      detail::guard(exec, faced, record);
-      auto const bad = exec.peek(&record->skip);
-      if (bad && *bad != 0) {
-        s.report = {.call = s.calls, .rank = s.rank, .attempted = 1, .bad_gradient = 1};
-        s.bad_micro_batch = 1;
-      } else {
-        std::ignore = renew(exec, s, faced, s.calls);
-      }
-    }
-  }
-  ++s.micro_batches;
-  if (s.bad_micro_batch != 0 || s.has_basis == 0) return;
-  auto const p = store<typename E::space>::open(exec, s.store, s.facing_side, faced.shape(), s.rank);
-  auto const sum = natural<typename E::space>(s.facing_side, s.accumulated.data(), p.inner(faced.shape(), s.rank));
-  p.project(exec, faced, first ? 0.0F : 1.0F, sum);
-}
-
-LOWRANK_COMPOSITION
-template <executor E, weight_view<E> W>
-step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const& weight,
-                                   step_options const& options) const {
-  static_assert(has_products<E>,
-                "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
-  detail::check_options(options, "low_rank::step");
-  detail::check_weight(s.weight, weight, "low_rank::step");
-  require<state_error>(s.micro_batches > 0, "low_rank::step", "nothing was accumulated");
-  detail::check_scratch(exec, workspace_bytes(weight), "low_rank::step");
-  index_t const call = s.calls++;
-  s.micro_batches = 0;
-  s.captured = -1;
-  if (s.weight.size() == 0) return step_status::stepped;
-  if (s.bad_micro_batch != 0) return step_status::skipped_bad_gradient;
-  if (s.has_basis == 0) return step_status::skipped_no_basis;
+double LOWRANK_COMPOSED::take_measures(E& exec, state<typename E::space>& s, G const& g, const_view_of<E> r,
+                                       attempt happened) const {
+  auto const [due, renewed] = happened;
+  auto const wants = wants_of(refresh);
+  bool const asked = measure == certificate::every_step || wants.needs_captured ||
+                     (renewed && (measure == certificate::at_refresh || wants.changes_rank));
+  // The guard of a refresh has summed the squares of a dense gradient already.
+  bool const known = due && is_dense_gradient<G>;
+  if (!asked && !(known && renewed)) return -1;
   scratch_scope const scope{exec};
   auto* const record = s.record.data();
-  extents const g = facing(s.facing_side, s.weight);
-  detail::begin_record(exec, record, options);
-  auto const p = store<typename E::space>::open(exec, s.store, s.facing_side, g, s.rank);
-  // The sum is spent by this step, so the rule may write its direction over it.
-  auto const r = natural<typename E::space>(s.facing_side, s.accumulated.data(), p.inner(g, s.rank));
-  detail::guard_projected(exec, const_view_of<E>(r), record);
-  if (auto const seen = exec.peek(&record->skip); seen && *seen != 0) return step_status::skipped_bad_gradient;
-  bool const refused = s.report.attempted != 0 && s.report.accepted == 0;
-  descend(exec, s, weight, p, r, call);
-  return refused ? step_status::stepped_old_basis : step_status::stepped;
+  auto* const whole = exec.arena().template take<double>(1);
+  auto* const needed = exec.arena().template take<index_t>(1);
+  if (known) exec.single([=] { *whole = record->energy; });
+  else squared_norm(exec, g, whole);
+  exec.single([=] {
+    double const scale = static_cast<double>(record->grad_scale);
+    if (known) *whole = scale != 0 ? *whole / (scale * scale) : 0;
+    *needed = -1;
+  });
+  if constexpr (Refresh::traits.changes_rank) {
+    if (renewed && wants.changes_rank) {
+      auto* const energies = exec.arena().template take<double>(r.rows);
+      row_mean_squares(exec, r,
+                       [=, n = static_cast<double>(r.cols)](index_t i, double mean) { energies[i] = n * mean; });
+      exec.single([=, count = r.rows, share = refresh.share()] {
+        double sum = 0;
+        *needed = 0;
+        for (index_t k = 0; k < count && *needed == 0; ++k) {
+          for (index_t j = k + 1; j < count; ++j)
+            if (energies[j] > energies[k]) {
+              double const larger = energies[j];
+              energies[j] = energies[k];
+              energies[k] = larger;
+            }
+          if ((sum += energies[k]) >= share * *whole) *needed = k + 1;
+        }
+      });
+    }
+  }
+  auto const total = exec.peek(whole);
+  auto const inside = exec.peek(record);
+  if (!total || !inside) return -1;
+  double const scale = static_cast<double>(inside->grad_scale);
+  // A micro-batch comes here unguarded, and a NaN in a policy's state would stay there.
+  bool const known_share = is_finite(*total) && is_finite(inside->projected) && *total > 0 && scale != 0;
+  double const captured = known_share ? inside->projected / (scale * scale * *total) : -1;
+  if (renewed) s.report.needed_rank = *exec.peek(needed);
+  else if (wants.needs_captured && s.report.attempted == 0) s.report = {.call = s.calls, .rank = s.rank};
+  if (renewed || wants.needs_captured) s.report.captured = captured;
+  return captured;
 }
 
 /// From R to the weight: the rule in place, then W <- keep W + down P X over panels of W's own rows.
@@ -307,3 +339,5 @@ void LOWRANK_COMPOSED::descend(E& exec, state<typename E::space>& s, W const& we
 #undef LOWRANK_COMPOSED
 
 }  // namespace lowrank
+
+#include "lowrank/optim/detail/low_rank_accumulation.hpp"

@@ -24,41 +24,71 @@ void multiply_by_tiles(host_executor& exec, T alpha, matrix_view<T const> a, mat
   });
 }
 
-/// C = Yᵀ Y with fp64 products of the fp32 elements. Tiles of 128 columns walk down Y in blocks of 256 rows, widened
-/// into the worker's own memory; only the lower triangle is computed, then mirrored.
-template <class Product>
-void gram_by_tiles(host_executor& exec, matrix_view<float const> y, matrix_view<double> c, Product const& product) {
-  require<shape_error>(c.rows == y.cols && c.cols == y.cols, "gram", "needs an l x l result for m x l, got ", c.shape(),
+/// Columns of a tile of a Gram, and rows of Y that it takes at a time.
+inline constexpr index_t gram_width = 128, gram_height = 256;
+
+/// C = Yᵀ Y by tiles of 128 columns; only the lower triangle is computed, then mirrored.
+/// `add(worker, a, b, tile)`: tile += aᵀ b for blocks of 256 rows of Y.
+template <class Add>
+void sum_gram_tiles(host_executor& exec, char const* caller, matrix_view<float const> y, matrix_view<double> c,
+                    Add const& add) {
+  require<shape_error>(c.rows == y.cols && c.cols == y.cols, caller, "needs an l x l result for m x l, got ", c.shape(),
                        " for ", y.shape());
-  constexpr index_t width = 128, height = 256;
-  index_t const side = (y.cols + width - 1) / width;
+  index_t const side = (y.cols + gram_width - 1) / gram_width;
   exec.parallel(side * (side + 1) / 2, [&](index_t number, int worker) {
     index_t row = 0;
     while ((row + 1) * (row + 2) / 2 <= number) ++row;
     index_t const column = number - row * (row + 1) / 2;
-    index_t const i0 = row * width, i1 = std::min(i0 + width, y.cols), j0 = column * width,
-                  j1 = std::min(j0 + width, y.cols);
-    auto* const left = reinterpret_cast<double*>(exec.worker_memory(worker));
-    auto* const right = left + height * width;
+    index_t const i0 = row * gram_width, i1 = std::min(i0 + gram_width, y.cols), j0 = column * gram_width,
+                  j1 = std::min(j0 + gram_width, y.cols);
     auto const tile = c.sub({i0, i1, j0, j1});
     scale_tile(0.0, tile);
-    for (index_t k = 0; k < y.rows; k += height) {
-      index_t const rows = std::min(height, y.rows - k);
-      auto const widen = [&](index_t begin, index_t end, double* to) {
-        auto const part = y.sub({k, k + rows, begin, end});
-        for (index_t r = 0; r < rows; ++r)
-          for (index_t s = 0; s < end - begin; ++s) to[r * (end - begin) + s] = static_cast<double>(part(r, s));
-        return row_major(static_cast<double const*>(to), {rows, end - begin});
-      };
-      auto const a = widen(i0, i1, left);
-      auto const b = row == column ? a : widen(j0, j1, right);
-      accumulate_tile<double>(1.0, a.t(), b, tile, [&](auto... arguments) { product(worker, arguments...); });
+    for (index_t k = 0; k < y.rows; k += gram_height) {
+      auto const rows = y.row_range(k, std::min(k + gram_height, y.rows));
+      add(worker, rows.col_range(i0, i1), rows.col_range(j0, j1), tile);
     }
     for (index_t i = i0; i < i1; ++i)
       for (index_t j = j0; j < std::min(j1, i); ++j) c(j, i) = c(i, j);
   });
 }
+
+/// C = Yᵀ Y with fp64 products of the fp32 elements, which are widened into the worker's own memory.
+template <class Product>
+void gram_by_tiles(host_executor& exec, matrix_view<float const> y, matrix_view<double> c, Product const& product) {
+  auto const add = [&](int worker, matrix_view<float const> a, matrix_view<float const> b, matrix_view<double> tile) {
+    auto* const left = reinterpret_cast<double*>(exec.worker_memory(worker));
+    auto const widen = [](matrix_view<float const> part, double* to) {
+      for (index_t i = 0; i < part.rows; ++i)
+        for (index_t j = 0; j < part.cols; ++j) to[i * part.cols + j] = static_cast<double>(part(i, j));
+      return row_major(static_cast<double const*>(to), part.shape());
+    };
+    auto const wide_a = widen(a, left);
+    auto const wide_b = a.data == b.data ? wide_a : widen(b, left + gram_height * gram_width);
+    accumulate_tile<double>(1.0, wide_a.t(), wide_b, tile, [&](auto... arguments) { product(worker, arguments...); });
+  };
+  sum_gram_tiles(exec, "gram", y, c, add);
+}
+
+/// C = Yᵀ Y with fp32 products over blocks of rows, which are summed in fp64. The diagonal, where nothing cancels and
+/// rounding adds up, is fp64 throughout.
+template <class Product>
+void gram_mixed_by_tiles(host_executor& exec, matrix_view<float const> y, matrix_view<double> c,
+                         Product const& product) {
+  auto const add = [&](int worker, matrix_view<float const> a, matrix_view<float const> b, matrix_view<double> tile) {
+    auto const part = row_major(reinterpret_cast<float*>(exec.worker_memory(worker)), tile.shape());
+    bool const diagonal = a.data == b.data;
+    scale_tile(0.0F, part);
+    accumulate_tile<float>(1.0F, a.t(), b, part, [&](auto... arguments) { product(worker, arguments...); });
+    for (index_t i = 0; i < tile.rows; ++i)
+      for (index_t j = 0; j < tile.cols; ++j) tile(i, j) += i == j && diagonal ? 0.0 : static_cast<double>(part(i, j));
+    if (!diagonal) return;
+    for (index_t k = 0; k < a.rows; ++k)
+      for (index_t i = 0; i < a.cols; ++i) tile(i, i) += static_cast<double>(a(k, i)) * static_cast<double>(a(k, i));
+  };
+  sum_gram_tiles(exec, "gram_mixed", y, c, add);
+}
+
 /// Where a tile product may pack operands: behind the two widened panels of `gram_by_tiles`.
-inline constexpr index_t panel_bytes = 2 * 256 * 128 * index_t{sizeof(double)};
+inline constexpr index_t panel_bytes = 2 * gram_height * gram_width * index_t{sizeof(double)};
 
 }  // namespace lowrank::detail
