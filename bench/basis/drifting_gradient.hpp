@@ -36,7 +36,7 @@ struct drifting_gradient {
     auto noisy =
         gaussian_matrix(exec, shape, 3, static_cast<float>(0.3 * std::sqrt(all / static_cast<double>(shape.size()))));
     axpy(exec, 1.0F, read(g), noisy.view());
-    range_options const close{.oversampling = r / 4, .power_iterations = 3};
+    range_options const close{.oversampling = r / 4, .power_iterations = 10};
     exec.reserve(find_range_bytes(shape, r, close));
     find_range(exec, noisy.view(), old.view(), close, {1, 0, 4, rng_purpose::sketch});
   }

@@ -498,8 +498,10 @@ TEST_CASE(
           auto const weight = copy_of(read(w));
           auto const before = saved(*o);
           if (k == bad_step) g(7, 5) = bad;
+          bool const due = o->refresh_due();
           auto const status = o->step(exec, fp32_weight<>{w.view()}, read(g), {});
           CHECK(status == (k == bad_step ? step_status::skipped_bad_gradient : step_status::stepped));
+          CHECK(due == (values_of<std::uint8_t>(*o, "report.attempted").at(0) != 0));
           if (k != bad_step) continue;
           CHECK(same_bits(w, weight));
           CHECK(differences(lasting(saved(*o)), lasting(before)) == "");
