@@ -2,6 +2,7 @@
 /// Ever longer gaps for matrices whose subspace stands still.
 #pragma once
 
+#include <algorithm>
 #include <array>
 
 #include "lowrank/refresh/policy.hpp"
@@ -48,7 +49,7 @@ struct lazy_overlap {
             threshold);
   }
   [[nodiscard]] state init(refresh_context const&) const { return {.gap = gap}; }
-  [[nodiscard]] bool due(state const& s, index_t call) const { return call % s.gap == 0; }
+  [[nodiscard]] bool due(state const& s, index_t call) const { return call % std::max<index_t>(s.gap, 1) == 0; }
   void observe(state& s, refresh_report const& report) const {
     if (report.accepted == 0 || report.overlap < 0) return;
     s.likeness[static_cast<std::size_t>(s.seen % history)] =
