@@ -38,7 +38,7 @@ template <class O = orthonormal::cholesky>
   index_t const product = tokens > 0 ? gradient_product_bytes(tokens, l) : 0;
   index_t const squares = 2 * scratch_bytes<float>(r * l) + scratch_bytes<float>(r * r) + scratch_bytes<unit_scale>(1);
   return 2 * scratch_bytes<float>(g.rows * l) + scratch_bytes<float>(g.cols * l) + scratch_bytes<float>(old * old) +
-         scratch_bytes<range_report>(1) + scratch_bytes<orthonormal_report>(1) + scratch_bytes<unit_scale>(2) +
+         scratch_bytes<range_report>(1) + scratch_bytes<orthonormal_report>(1) + scratch_bytes<unit_scale>(1) +
          std::max({product, squares, l > old ? orthonormalize_bytes({g.rows, l}) : 0,
                    scratch_bytes<float>(g.rows * l) +
                        detail::finish_block_bytes<O>(g, l, r, column_order::as_iterated, options.align, old, tokens)});
@@ -76,7 +76,7 @@ void tracked_range(E& exec, G const& given, const_view_of<E> p, tracked_mean<typ
   auto const weighted = take_matrix(exec, {k, k});
   auto* const spare = arena.template take<range_report>(1);
   auto* const fit = arena.template take<orthonormal_report>(1);
-  auto* const drawn = arena.template take<unit_scale>(2);
+  auto* const drawn = arena.template take<unit_scale>(1);
   auto* const seen = report != nullptr ? report : spare;
   exec.single([=] { *seen = {.captured = -1}; });
 

@@ -10,7 +10,8 @@ namespace lowrank::transport {
 /// What the variance of a direction is that the old basis did not have.
 enum class unknown_variance : std::uint8_t {
   zero,  ///< LDAdam's. With Adam's betas (0.9, 0.999) a first step there is (1 - b1) / sqrt(1 - b2) = 3.2 rates long
-  column_mean,  ///< the mean over the old directions, in proportion to the part that is new
+  column_mean,  ///< the mean over the old directions, in proportion to the part that is new; of the variance around the
+                ///< mean, so where gradients hardly vary it helps little
 };
 
 /// With C = P_newᵀ P_old, weights w1 = 1 - b1^t and w2 = 1 - b2^t, and squares by element:
