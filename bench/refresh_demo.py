@@ -15,8 +15,9 @@ import pathlib
 import re
 import shlex
 import statistics
-import subprocess
 import sys
+
+import demo_runs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEMO = f"{ROOT}/build/release/examples/llama/llama_demo --text {ROOT}/build/data/shakespeare.txt"
@@ -46,17 +47,7 @@ class row:
         options = self.options
         settings = [*self.settings, "--rank", str(rank), "--seed", str(seed), "--steps", str(steps)]
         settings += ["--sample", "0", "--html", "", "--checkpoint-every", "0", *options.demo_args]
-        mark = hashlib.sha256(options.program + shlex.join([*options.demo, *settings]).encode()).hexdigest()[:12]
-        report = options.keep / f"{self.name}-{rank}-{seed}-{steps}-{mark}.json"
-        if not report.exists():
-            fresh = report.with_suffix(".part")
-            command = [*options.demo, *settings, "--checkpoint", str(options.keep / mark), "--report", str(fresh)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                                  check=False)
-            if done.returncode != 0:
-                raise SystemExit(f"{shlex.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}")
-            fresh.replace(report)
-        return json.loads(report.read_text(encoding="utf-8"))["runs"][0]
+        return demo_runs.kept_report(options.keep, f"{self.name}-{rank}-{seed}-{steps}", options.demo, settings, options.program)
 
     def bytes_at(self, rank):
         return self.report(rank, self.options.seeds[0], 1)["optimizer_bytes"]

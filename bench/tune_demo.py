@@ -8,13 +8,13 @@ AdamW's. Reports of single runs stay in --keep and are not run again. Standard l
 """
 
 import argparse
-import hashlib
 import json
 import pathlib
 import shlex
 import statistics
-import subprocess
 import sys
+
+import demo_runs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -51,17 +51,7 @@ class optimizer:
         options = self.options
         settings = ["--optimizer", self.name, "--lr", repr(rate), "--seed", str(seed), "--steps", str(options.steps)]
         settings += ["--sample", "0", "--html", "", "--checkpoint-every", "0", *options.demo_args]
-        mark = hashlib.sha256(shlex.join([*options.demo, *settings]).encode()).hexdigest()[:12]
-        report = options.keep / f"{self.name}-{rate:g}-{seed}-{mark}.json"
-        if not report.exists():
-            fresh = report.with_suffix(".part")
-            command = [*options.demo, *settings, "--checkpoint", str(options.keep / mark), "--report", str(fresh)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                                  check=False)
-            if done.returncode != 0:
-                raise SystemExit(f"{shlex.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}")
-            fresh.replace(report)
-        run = json.loads(report.read_text(encoding="utf-8"))["runs"][0]
+        run = demo_runs.kept_report(options.keep, f"{self.name}-{rate:g}-{seed}", options.demo, settings)
         loss = run["validation_loss"]
         self.losses[rate, seed] = float("inf") if loss is None else float(loss)  # a run that diverged
         print(f"{self.name:14s} rate {rate:<8g} seed {seed}  validation loss {self.losses[rate, seed]:.4f}",

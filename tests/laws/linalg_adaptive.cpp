@@ -42,16 +42,6 @@ index_t fewest_columns(std::vector<double> const& s, double tolerance) {
   while (r < all && energy(s, r, all) > tolerance * tolerance * energy(s, 0, all)) ++r;
   return r;
 }
-/// ‖G - QQᵀG‖_F / ‖G‖_F in fp64 loops.
-double true_error(matrix_view<float const> q, matrix_view<float const> g) {
-  auto const inside = plain_product(q.t(), g);
-  auto const back = plain_product(q, inside.view());
-  double sum = 0;
-  for (index_t i = 0; i < g.rows; ++i)
-    for (index_t j = 0; j < g.cols; ++j) sum += std::pow(static_cast<double>(g(i, j)) - back(i, j), 2);
-  return std::sqrt(sum / squared_norm_of(g));
-}
-
 }  // namespace
 
 TEST_SUITE("adaptive") {

@@ -131,6 +131,16 @@ inline double captured_energy(matrix_view<float const> q, matrix_view<float cons
   return squared_norm_of(b.view());
 }
 
+/// ‖G - QQᵀG‖_F / ‖G‖_F in fp64 loops.
+inline double true_error(matrix_view<float const> q, matrix_view<float const> g) {
+  auto const inside = plain_product(q.t(), g);
+  auto const back = plain_product(q, inside.view());
+  double sum = 0;
+  for (index_t i = 0; i < g.rows; ++i)
+    for (index_t j = 0; j < g.cols; ++j) sum += std::pow(static_cast<double>(g(i, j)) - back(i, j), 2);
+  return std::sqrt(sum / squared_norm_of(g));
+}
+
 template <class A, class B>
 double largest_difference(matrix_view<A> a, matrix_view<B> b) {
   double worst = 0;

@@ -21,16 +21,6 @@ constexpr adaptive_case adaptive_cases[] = {{{1, 1}, 1},    {{1, 9}, 1},    {{9,
                                             {{20, 8}, 20},  {{8, 20}, 12},  {{40, 90}, 1}, {{64, 64}, 64},
                                             {{90, 40}, 30}, {{60, 170}, 20}};
 
-/// ‖G - QQᵀG‖_F / ‖G‖_F in fp64 loops.
-double true_error(matrix_view<float const> q, matrix_view<float const> g) {
-  auto const inside = plain_product(q.t(), g);
-  auto const back = plain_product(q, inside.view());
-  double sum = 0;
-  for (index_t i = 0; i < g.rows; ++i)
-    for (index_t j = 0; j < g.cols; ++j) sum += std::pow(static_cast<double>(g(i, j)) - back(i, j), 2);
-  return std::sqrt(sum / squared_norm_of(g));
-}
-
 }  // namespace
 
 TEST_SUITE("adaptive range") {
