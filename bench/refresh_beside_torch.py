@@ -73,15 +73,17 @@ def measure(options, shape):
             torch.append(theirs(options, shape, gradient, 1, 0 if slow else 1))
             second = ours(options, shape, folder, ["--no-exact"])
     exact = {f"torch.svd {t['threads']}t": t["methods"]["svd"]["ms"] for t in torch if "svd" in t["methods"]}
-    exact |= {
-name: first["methods"][name]["ms"] for name in ("gesdd", "bdcsvd") if name in first["methods"]
-}
+    exact |= {name: first["methods"][name]["ms"] for name in ("gesdd", "bdcsvd") if name in first["methods"]}
     anchor = min(exact, key=exact.get)
     lowrank = min((t["methods"]["svd_lowrank"] for t in torch), key=lambda m: m["ms"])
     best = first["methods"]["gesdd"]["captured"]  # 1 to rounding; the energies of torch are in the units of the gradient
     time = {name: max(turn["methods"][name]["ms"] for turn in (first, second)) for name in second["methods"] if "ms" in second["methods"][name]}
     share = {name: min(turn["methods"][name]["of_square_rate"] for turn in (first, second)) for name in time if name != "stale"}
     whole = next(t["methods"]["svd"]["energy"] for t in torch if "svd" in t["methods"])
+
+    def departure(names):
+        return max(turn["methods"][name]["departure"] for name in names for turn in (first, second))
+
     ratios = {
         "exact_by_warm1": exact[anchor] / time["warm1"],
         "exact_by_right": exact[anchor] / time["right"],
@@ -92,7 +94,9 @@ name: first["methods"][name]["ms"] for name in ("gesdd", "bdcsvd") if name in fi
         "warm1_of_square_rate": share["warm1"],
         "warm1_captured": min(turn["methods"]["warm1"]["captured"] for turn in (first, second)) / best,
         "warm1_captured_beyond_lowrank": first["methods"]["warm1"]["captured"] / best - lowrank["energy"] / whole,
-        "worst_departure": max(turn["methods"][name]["departure"] for turn in (first, second) for name in time if name != "pair"),
+        "wide_of_square_rate": share["warm1wide"],
+        "worst_departure": departure(name for name in time if name != "pair"),
+        "wide_departure": departure(["warm1wide"]),
     }
     return {
         "id": shape,
@@ -113,9 +117,10 @@ def main():
     for shape in options.shapes:
         shapes.append(measure(options, shape))
         one = shapes[-1]
-        print(f"{shape}: anchor {one['anchor']} {one['exact_ms'][one['anchor']]:.0f} ms, foreign {one['foreign_cpu_share']:.2f}",
-              {
-k: round(v, 4) for k, v in one["ratios"].items()}, file=sys.stderr, flush=True)
+        shown = {name: round(value, 4) for name, value in one["ratios"].items()}
+        exact = one["exact_ms"][one["anchor"]]
+        print(f"{shape}: anchor {one['anchor']} {exact:.0f} ms, foreign {one['foreign_cpu_share']:.2f}", shown,
+              file=sys.stderr, flush=True)
     print(json.dumps({"shapes": shapes}, indent=1))
 
 

@@ -7,19 +7,20 @@
 #include <string>
 
 #include "basis/engine.hpp"
+#include "lowrank/linalg/gram_range.hpp"
 #include "lowrank/linalg/orthonormalize.hpp"
-#include "lowrank/linalg/range_finder.hpp"
 #include "support/numbers.hpp"
 
 namespace lowrank::bench {
 
 /// G = U diag(i^-0.7) Vᵀ with random orthonormal U and V, the decay of gradients early in training. `old` holds the
-/// leading directions of G with 30 % (by norm) of noise on it: a basis that is a few steps old.
+/// leading directions of G with 30 % (by norm) of white noise on it: a basis that is a few steps old. `old_right` is its
+/// right factor, the noisy gradient's transpose times `old`.
 struct drifting_gradient {
-  matrix<float> g, old;
+  matrix<float> g, old, old_right;
   double best{};  ///< energy of the r leading values
 
-  drifting_gradient(engine& exec, extents shape, index_t r) : g{shape}, old{shape.rows, r} {
+  drifting_gradient(engine& exec, extents shape, index_t r) : g{shape}, old{shape.rows, r}, old_right{shape.cols, r} {
     index_t const k = std::min(shape.rows, shape.cols);
     exec.reserve(orthonormalize_bytes({std::max(shape.rows, shape.cols), k}));
     auto u = gaussian_matrix(exec, {shape.rows, k}, 1), v = gaussian_matrix(exec, {shape.cols, k}, 2);
@@ -36,9 +37,10 @@ struct drifting_gradient {
     auto noisy =
         gaussian_matrix(exec, shape, 3, static_cast<float>(0.3 * std::sqrt(all / static_cast<double>(shape.size()))));
     axpy(exec, 1.0F, read(g), noisy.view());
-    range_options const close{.oversampling = r / 4, .power_iterations = 10};
-    exec.reserve(find_range_bytes(shape, r, close));
-    find_range(exec, noisy.view(), old.view(), close, {1, 0, 4, rng_purpose::sketch});
+    gram_range_options const exact{.solver = gram_solver::eigen};
+    exec.reserve(gram_range_bytes(shape, r, exact));
+    find_range_by_gram(exec, noisy.view(), old.view(), exact, {1, 0, 4, rng_purpose::sketch});
+    multiply(exec, 1.0F, read(noisy).t(), read(old), 0.0F, old_right.view());
   }
   /// ‖PᵀG‖² by the best that any basis of that rank captures.
   [[nodiscard]] double captured(engine& exec, matrix_view<float const> p) const {

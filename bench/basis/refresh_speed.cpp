@@ -46,10 +46,12 @@ struct problem {
   [[nodiscard]] extents shape() const { return it.g.shape(); }
 };
 
-method warm(problem& p, std::string id, warm_options const& options) {
+constexpr orthonormal::cholesky in_fp64{{}};
+
+method warm(problem& p, std::string id, warm_options const& options, orthonormal::cholesky const& make = {}) {
   p.exec.reserve(warm_range_bytes(p.shape(), p.r, p.r, options));
-  return {std::move(id), [&p, options](matrix_view<float> q) {
-            warm_range(p.exec, p.g(), p.it.old.view(), q, options, {2}, &p.report);
+  return {std::move(id), [&p, options, make](matrix_view<float> q) {
+            warm_range(p.exec, p.g(), p.it.old.view(), q, options, {2}, &p.report, nullptr, make);
           }};
 }
 method cold(problem& p, index_t steps, search_space space = search_space::last_block) {
@@ -59,11 +61,11 @@ method cold(problem& p, index_t steps, search_space space = search_space::last_b
           [&p, options](matrix_view<float> q) { find_range(p.exec, p.g(), q, options, {2}, &p.report); }};
 }
 
-std::vector<method> methods(problem& p, settings const& s, matrix<float>& right, matrix<float>& mean,
-                            std::int64_t& exponent) {
+std::vector<method> methods(problem& p, settings const& s, matrix<float>& mean, std::int64_t& exponent) {
   constexpr auto plain = between_products::nothing;
   std::vector<method> all{
       warm(p, "warm1", {.between = plain}),
+      warm(p, "warm1wide", {.between = plain}, in_fp64),
       warm(p, "warm1even", {}),
       warm(p, "warm1p8", {.fresh = 8}),
       warm(p, "warm2p8", {.fresh = 8, .passes = 2}),
@@ -72,8 +74,8 @@ std::vector<method> methods(problem& p, settings const& s, matrix<float>& right,
       cold(p, 1, search_space::every_block),
   };
   p.exec.reserve(sketched_range_bytes(p.shape(), p.r, p.r, p.r));
-  all.push_back({"right", [&p, &right](matrix_view<float> q) {
-                   sketched_range(p.exec, p.g(), right.view(), p.it.old.view(), q, {}, {2}, &p.report);
+  all.push_back({"right", [&p](matrix_view<float> q) {
+                   sketched_range(p.exec, p.g(), p.it.old_right.view(), p.it.old.view(), q, {}, {2}, &p.report);
                  }});
   p.exec.reserve(tracked_range_bytes(p.shape(), p.r, p.r));
   all.push_back({"tracked", [&p, &mean, &exponent](matrix_view<float> q) {
@@ -111,17 +113,16 @@ std::vector<method> methods(problem& p, settings const& s, matrix<float>& right,
   drifting_gradient const it{exec, shape, r};
   if (!s.write.empty()) it.write(s.write);
   problem p{exec, it, r};
-  matrix<float> q{shape.rows, r}, right{shape.cols, r}, mean{r, r};
+  matrix<float> q{shape.rows, r}, mean{r, r};
   matrix<float> const a = gaussian_matrix(exec, {2048, 2048}, 5), b = gaussian_matrix(exec, {2048, 2048}, 6);
   matrix<float> c{2048, 2048};
-  multiply(exec, 1.0F, it.g.view().t(), it.old.view(), 0.0F, right.view());
-  multiply(exec, 1.0F, right.view().t(), right.view(), 0.0F, mean.view());
+  multiply(exec, 1.0F, it.old_right.view().t(), it.old_right.view(), 0.0F, mean.view());
   std::int64_t exponent = 0;
-  auto all = methods(p, s, right, mean, exponent);
+  auto all = methods(p, s, mean, exponent);
   method square{"square", {}}, pair{"pair", {}};
   for (int round = -1; round < s.rounds; ++round) {  // the first touches the memory
     square.milliseconds.push_back(1e3 * seconds([&] { multiply(exec, 1.0F, a.view(), b.view(), 0.0F, c.view()); }, 1));
-    matrix<float> z{right.shape()};
+    matrix<float> z{shape.cols, r};
     pair.milliseconds.push_back(1e3 * seconds(
                                           [&] {
                                             multiply(exec, 1.0F, it.g.view().t(), it.old.view(), 0.0F, z.view());

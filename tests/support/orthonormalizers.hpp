@@ -14,8 +14,9 @@ namespace lowrank_test {
 template <class E, class F>
 void for_each_orthonormalizer(F const& f) {
   namespace orthonormal = lowrank::orthonormal;
-  f("cholesky", orthonormal::cholesky{}, 1.0);
+  f("cholesky", orthonormal::cholesky{}, 3.0);
   f("cholesky, last Gram mixed", orthonormal::cholesky{{.last_gram = lowrank::gram_kind::mixed}}, 3.0);
+  f("cholesky in fp64", orthonormal::cholesky{{}}, 1.0);
   f("sketched", orthonormal::sketched_cholesky{}, 3.0);
   f("polar", orthonormal::polar{}, 3.0);
   if constexpr (!std::is_same_v<E, blind_executor>) f("householder", orthonormal::householder{}, 3.0);

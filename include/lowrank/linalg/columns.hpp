@@ -75,6 +75,7 @@ struct gram_condition {
   double departure{};      ///< Frobenius norm of (scaled Gram - I)
   std::int32_t dead{};     ///< columns with scale 0
   std::int32_t dropped{};  ///< columns the last `drop_dependent` made dead
+  double weakest{};        ///< smallest squared pivot that `drop_dependent` left alive
 };
 
 /// scales[j] = C(j, j)^(-1/2), or 0 where C(j, j) <= floor: such a column is dead.
@@ -97,7 +98,7 @@ inline void scale_gram(host_executor&, matrix_view<double> c, double const* scal
     }
     c(i, i) = 1.0 + shift;
   }
-  *condition = {.departure = std::sqrt(2 * sum), .dead = dead, .dropped = 0};
+  *condition = {.departure = std::sqrt(2 * sum), .dead = dead, .dropped = 0, .weakest = 0};
 }
 
 /// scales[j] = 0 where the Cholesky factor of a scaled Gram has a pivot of at most `tolerance`: what that column has beyond
@@ -105,10 +106,16 @@ inline void scale_gram(host_executor&, matrix_view<double> c, double const* scal
 inline void drop_dependent(host_executor&, matrix_view<double const> factor, double tolerance, double* scales,
                            gram_condition* condition) {
   condition->dropped = 0;
+  condition->weakest = 1;
   for (index_t j = 0; j < factor.cols; ++j) {
-    if (scales[j] == 0 || factor(j, j) * factor(j, j) > tolerance) continue;
-    scales[j] = 0;
-    ++condition->dropped;
+    if (scales[j] == 0) continue;
+    double const pivot = factor(j, j) * factor(j, j);
+    if (pivot > tolerance) {
+      condition->weakest = std::min(condition->weakest, pivot);
+    } else {
+      scales[j] = 0;
+      ++condition->dropped;
+    }
   }
 }
 
@@ -120,6 +127,20 @@ inline void narrow_inverse(host_executor& exec, matrix_view<double const> invers
   detail::for_row_groups(exec, wt.shape(), [&](index_t begin, index_t end) {
     for (index_t j = begin; j < end; ++j) {
       for (index_t i = 0; i <= j; ++i) wt(j, i) = static_cast<float>(scales[i] * inverse(j, i));
+      for (index_t i = j + 1; i < wt.cols; ++i) wt(j, i) = 0.0F;
+    }
+  });
+}
+
+/// W = D (I - U) - I, D = diag(scales): Y + Y W is Y times the inverse Cholesky factor of its Gram to first order, for a scaled
+/// Gram D YᵀY D = I + U + Uᵀ, its strict lower triangle in C.
+inline void first_order_inverse(host_executor& exec, matrix_view<double const> c, double const* scales,
+                                matrix_view<float> w) {
+  auto const wt = w.t();
+  detail::for_row_groups(exec, wt.shape(), [&](index_t begin, index_t end) {
+    for (index_t j = begin; j < end; ++j) {
+      for (index_t i = 0; i < j; ++i) wt(j, i) = static_cast<float>(-scales[i] * c(j, i));
+      wt(j, j) = static_cast<float>(scales[j] - 1.0);
       for (index_t i = j + 1; i < wt.cols; ++i) wt(j, i) = 0.0F;
     }
   });

@@ -27,7 +27,9 @@ enum class gram_kind : std::uint8_t {
 struct orthonormal_options {
   std::int32_t most_passes{8};
   double departure{1e-2};  ///< a pass that began below this was the last; a huge value asks for a single pass
-  /// The Gram of the pass that is expected to be the last, never of the first; where it was not the last, fp64 comes first.
+  /// Of the first pass. Mixed: where the columns then turn out to be ill conditioned, or the executor cannot peek, fp64.
+  gram_kind first_gram{gram_kind::wide};
+  /// Of the pass that is expected to be the last, never of the first; where it was not the last, fp64 after all.
   gram_kind last_gram{gram_kind::wide};
 };
 /// One pass only: well conditioned, not orthonormal. Enough between power steps.
@@ -43,45 +45,63 @@ inline constexpr orthonormal_options roughly{.most_passes = 1, .departure = 1e30
 
 namespace detail {
 
-/// C = A W for upper triangular W, skipping most of its zeros.
+/// C = A W + beta C for upper triangular W, skipping most of its zeros.
 template <class E>
-void multiply_upper(E& exec, const_view_of<E> a, const_view_of<E> w, view_of<E> c) {
+void multiply_upper(E& exec, const_view_of<E> a, const_view_of<E> w, float beta, view_of<E> c) {
   index_t const width = std::max<index_t>(128, (w.cols / 4 + 63) / 64 * 64);
   for (index_t begin = 0; begin < w.cols; begin += width) {
     index_t const end = std::min(w.cols, begin + width);
-    multiply(exec, 1.0F, a.col_range(0, end), w.sub({0, end, begin, end}), 0.0F, c.col_range(begin, end));
+    multiply(exec, 1.0F, a.col_range(0, end), w.sub({0, end, begin, end}), beta, c.col_range(begin, end));
   }
 }
 
-/// C = Cholesky factor of D YᵀY D + shift I with unit diagonal, D = diag(scales), 0 for columns without anything new. These
-/// are only known once a factorization has met them, and may not have a part in it: then it is done again without them.
+/// C = D YᵀY D + shift I with unit diagonal, D = diag(scales), 0 for columns without anything new.
 /// `shortest`: squared length up to which a column counts as zero.
 template <class E>
-void factor_scaled_gram(E& exec, const_view_of<E> y, wide_view_of<E> c, double* scales, gram_condition* condition,
-                        std::int32_t* bad_pivot, double shortest = 1e-14, gram_kind kind = gram_kind::wide) {
-  auto const l = static_cast<double>(c.cols);
-  double const shift = 1e-15 * l, noise = kind == gram_kind::wide ? 1e-14 : 1e-6 * std::sqrt(l);
-  auto const sum_up = [&] {
+struct scaled_gram {
+  const_view_of<E> y;
+  wide_view_of<E> c;
+  double* scales;
+  gram_condition* condition;
+  gram_kind kind;
+
+  void sum_up(E& exec, double shortest = 1e-14) const {
+    accumulate(exec);
+    // Columns came balanced, or out of the pass before: those shorter than 1e-7 are the rounding of what was subtracted.
+    unit_scales(exec, c, scales, shortest);
+    scale_gram(exec, c, scales, shift(), condition);
+  }
+  /// C becomes its Cholesky factor. Dependent columns are only known once a factorization has met them, and may not have a
+  /// part in it: then it is done again without them.
+  void factor(E& exec, std::int32_t* bad_pivot) const {
+    double const noise = kind == gram_kind::wide ? 1e-14 : 1e-6 * std::sqrt(static_cast<double>(c.cols));
+    for (int attempt = 0;; ++attempt) {
+      factor_cholesky(exec, c, bad_pivot);
+      drop_dependent(exec, c, noise + 4 * shift(), scales, condition);
+      auto const dropped = exec.peek(&condition->dropped);
+      if ((dropped && *dropped == 0) || attempt == 1) return;
+      accumulate(exec);
+      scale_gram(exec, c, scales, shift(), condition);
+    }
+  }
+
+ private:
+  [[nodiscard]] double shift() const noexcept { return 1e-15 * static_cast<double>(c.cols); }
+  void accumulate(E& exec) const {
     if (kind == gram_kind::wide) gram(exec, y, c);
     else gram_mixed(exec, y, c);
-  };
-  sum_up();
-  // Columns came balanced, or out of the pass before: those shorter than 1e-7 are the rounding of what was subtracted.
-  unit_scales(exec, c, scales, shortest);
-  for (int attempt = 0;; ++attempt) {
-    scale_gram(exec, c, scales, shift, condition);
-    factor_cholesky(exec, c, bad_pivot);
-    drop_dependent(exec, c, noise + 4 * shift, scales, condition);
-    auto const dropped = exec.peek(&condition->dropped);
-    if ((dropped && *dropped == 0) || attempt == 1) return;
-    sum_up();
   }
-}
+};
 
 /// Uninitialised scratch of y's shape and storage order.
 template <class E>
 [[nodiscard]] view_of<E> take_like(E& exec, view_of<E> y) {
   return take_matrix(exec, y.shape(), y.row_stride < y.col_stride ? side::right : side::left);
+}
+
+/// Departure up to which a pass of `cholesky_passes::correct` leaves less than rounding does.
+[[nodiscard]] inline double first_order_departure(index_t l) noexcept {
+  return std::sqrt(std::sqrt(static_cast<double>(l)) * 0x1p-23 / 32);
 }
 
 /// What Cholesky passes over Y need, in orthonormalize_bytes of scratch.
@@ -107,20 +127,31 @@ struct cholesky_passes {
     seen = report != nullptr ? report : spare;
     exec.single([seen = seen] { *seen = {}; });
   }
-  /// The Cholesky factor of the Gram of `source`: of the columns themselves, or of a sketch of them.
-  void factor(E& exec, const_view_of<E> source, gram_kind kind) const {
-    factor_scaled_gram(exec, source, c, scales, condition, bad_pivot, 1e-14, kind);
+  /// The Gram of `source`: of the columns themselves, or of a sketch of them.
+  [[nodiscard]] scaled_gram<E> gram_of(const_view_of<E> source, gram_kind kind) const {
+    return {source, c, scales, condition, kind};
   }
-  /// Whether the factor is known to be that of nearly orthonormal columns.
+  /// Its Cholesky factor.
+  void factor(E& exec, const_view_of<E> source, gram_kind kind) const {
+    auto const g = gram_of(source, kind);
+    g.sum_up(exec);
+    g.factor(exec, bad_pivot);
+  }
+  /// Whether the Gram is known to be that of nearly orthonormal columns.
   [[nodiscard]] bool nearly_orthonormal(E& exec, double enough) const {
     auto const seen_now = exec.peek(condition);
     return seen_now && seen_now->departure <= enough && seen_now->dead == 0;
+  }
+  /// Whether the factor is known to be well conditioned: one of 1e-6 more or less changes little.
+  [[nodiscard]] bool well_conditioned(E& exec) const {
+    auto const seen_now = exec.peek(condition);
+    return seen_now && seen_now->weakest >= 1e-2 && seen_now->dead == 0;
   }
   /// Columns times the inverse of the factor, fresh ones for dead ones. `seen` learns whether this pass was the last.
   void apply(E& exec, rng_key const& fresh, std::int32_t pass, double enough) {
     invert_lower(exec, c);
     narrow_inverse(exec, c, scales, w);
-    multiply_upper(exec, from, w, to);
+    multiply_upper(exec, from, w, 0.0F, to);
     replace_columns(exec, fresh, static_cast<std::uint64_t>((pass - 1) * to.size()), scales, to);
     std::swap(from, to);
     exec.single([=, seen = seen, condition = condition] {
@@ -129,6 +160,17 @@ struct cholesky_passes {
                .replaced = seen->replaced + condition->dead,
                .failed = settled || enough > 1e299 ? 0 : 1,
                .departure = condition->departure};
+    });
+  }
+  /// The same for a Gram I + U + Uᵀ so near to I that its Cholesky factor is I + U but for 1.5 ‖U + Uᵀ‖²: no factorization,
+  /// and what is added to the columns is so small that its rounding vanishes in theirs.
+  void correct(E& exec, std::int32_t pass) {
+    first_order_inverse(exec, c, scales, w);
+    copy(exec, from, to);
+    multiply_upper(exec, from, w, 1.0F, to);
+    std::swap(from, to);
+    exec.single([=, seen = seen, condition = condition] {
+      *seen = {.passes = pass, .replaced = seen->replaced, .failed = 0, .departure = condition->departure};
     });
   }
 };
@@ -142,7 +184,8 @@ struct cholesky_passes {
 /// Shapes: Y m x l, l <= m.
 /// Requires: Y does not overlap the executor's scratch. NaN or Inf: `failed` is set and Y holds nothing useful.
 /// Ensures: ‖QᵀQ - I‖_F of about 0.6 sqrt(l) eps, whatever the scale, rank and condition of Y.
-/// Cost: a pass is 2.3 m l² + 2 l³ / 3 flops; 2 passes up to condition 1e4, 3 or 4 beyond; workspace orthonormalize_bytes.
+/// Cost: a pass is 2.3 m l² + 2 l³ / 3 flops (without the l³ where it began below 1e-4); 2 passes up to condition 1e4, 3 or
+/// 4 beyond; workspace orthonormalize_bytes.
 /// An executor that cannot peek runs 4 passes.
 /// Throws: shape_error.
 /// Reference: Fukaya, Kannan, Nakatsukasa, Yamamoto, Yanagisawa, "Shifted Cholesky QR for computing the QR factorization of
@@ -163,11 +206,22 @@ void orthonormalize(E& exec, view_of<E> y, rng_key fresh, orthonormal_report* re
   if (nonfinite && *nonfinite != 0) return;
   bool const watched = nonfinite.has_value();
   std::int32_t const most = watched ? options.most_passes : std::min(options.most_passes, 4);
+  double const first_order = detail::first_order_departure(y.cols);
   for (std::int32_t pass = 1; pass <= most; ++pass) {
-    bool const mixed = options.last_gram == gram_kind::mixed && pass > 1 && (watched || pass == most);
-    work.factor(exec, work.from, mixed ? gram_kind::mixed : gram_kind::wide);
-    if (mixed && watched && !work.nearly_orthonormal(exec, options.departure))
-      work.factor(exec, work.from, gram_kind::wide);
+    auto const kind = pass > 1 && (watched || pass == most) ? options.last_gram
+                      : pass == 1 && watched                ? options.first_gram
+                                                            : gram_kind::wide;
+    auto sum = work.gram_of(work.from, kind);
+    sum.sum_up(exec);
+    if (pass > 1 && work.nearly_orthonormal(exec, first_order)) {
+      work.correct(exec, pass);
+      break;
+    }
+    auto const in_fp64 = [&] { sum.kind = gram_kind::wide, sum.sum_up(exec); };
+    bool const suspect = sum.kind == gram_kind::mixed && watched;
+    if (suspect && pass > 1 && !work.nearly_orthonormal(exec, options.departure)) in_fp64();
+    sum.factor(exec, work.bad_pivot);
+    if (suspect && pass == 1 && !work.well_conditioned(exec)) in_fp64(), sum.factor(exec, work.bad_pivot);
     work.apply(exec, fresh, pass, options.departure);
     if (auto const failed = exec.peek(&work.seen->failed); failed && *failed == 0) break;
   }

@@ -3,7 +3,7 @@
 ///
 /// | policy | header | for |
 /// | --- | --- | --- |
-/// | `orthonormal::cholesky` | this one | everything; cheaper with `last_gram` mixed |
+/// | `orthonormal::cholesky` | this one | everything; `{.options = {}}` for Grams in fp64 throughout |
 /// | `orthonormal::householder` | linalg/householder.hpp | small bases on the host; allocates |
 /// | `orthonormal::sketched_cholesky` | linalg/sketched_cholesky.hpp | devices with slow fp64 |
 /// | `orthonormal::polar` | linalg/polar.hpp | columns that must stay where they are |
@@ -25,9 +25,10 @@ concept orthonormalizer = executor<E> && requires(O const orthonormalize, E& exe
 
 namespace orthonormal {
 
-/// `orthonormalize` with its options. Column k is a combination of columns 0 ... k of the input.
+/// `orthonormalize` with its options. Column k is a combination of columns 0 ... k of the input. By default Grams are in fp32
+/// where the columns turn out to be well conditioned: a tenth of a refresh less, ‖QᵀQ - I‖_F within 2 sqrt(l) eps.
 struct cholesky {
-  orthonormal_options options{};
+  orthonormal_options options{.first_gram = gram_kind::mixed, .last_gram = gram_kind::mixed};
 
   [[nodiscard]] static constexpr index_t bytes(extents y) noexcept { return orthonormalize_bytes(y); }
   template <executor E>

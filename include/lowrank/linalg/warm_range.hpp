@@ -162,8 +162,9 @@ void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_
   auto x = widened ? const_view_of<E>(block) : p.col_range(0, l);
   for (index_t pass = 0; pass < options.passes; ++pass) {
     multiply(exec, 1.0F, g.t(), x, 0.0F, z);
-    // Squares of a gradient of 1e-25 would vanish. One scale for all columns: their lengths tell weak from strong.
-    scale_to_unit(exec, z, scaled);
+    // Squares of a gradient of 1e-25 would vanish, those of 1e-12 do not. One scale for all columns: their lengths tell
+    // weak from strong.
+    scale_to_unit(exec, z, scaled, 40);
     exec.single([=] { seen->failed = scaled->nonfinite; });
     if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
     if (detail::evens_out(shape, l, options)) orthonormalize(exec, z, key, between, roughly);

@@ -96,10 +96,12 @@ void drop_weakest(E& exec, view_of<E> y, view_of<E> q, rng_key const& fresh) {
     auto* const bad_pivot = arena.template take<std::int32_t>(1);
     auto const w = row_major<space>(arena.template take<float>(l * l), {l, l}).t();
     // One scale for all columns, because their lengths tell weak from strong.
-    factor_scaled_gram(exec, y, c, scales, condition, bad_pivot, 1e-24);
+    scaled_gram<E> const sum{y, c, scales, condition, gram_kind::wide};
+    sum.sum_up(exec, 1e-24);
+    sum.factor(exec, bad_pivot);
     invert_lower(exec, c);
     narrow_inverse(exec, c, scales, w);
-    multiply_upper(exec, y, w, rough);
+    multiply_upper(exec, y, w, 0.0F, rough);
     replace_columns(exec, fresh, 0, scales, rough);
     // R⁻¹ = D L⁻ᵀ, (R Rᵀ)⁻¹ = L⁻¹ D² L⁻ᵀ. What Y did not provide is weaker than anything that it did. The last p columns,
     // mostly fresh ones, are the first guess, with a little of everything in it: the weakest may be orthogonal to those.

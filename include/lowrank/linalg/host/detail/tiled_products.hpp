@@ -52,6 +52,16 @@ void sum_gram_tiles(host_executor& exec, char const* caller, matrix_view<float c
   });
 }
 
+/// tile += aᵀ a below its diagonal, and as little as two products can do above it.
+template <class T, class Product>
+void accumulate_lower(matrix_view<T const> a, matrix_view<T> tile, Product const& product) {
+  index_t const half = a.cols >= 64 ? a.cols / 2 : a.cols;
+  accumulate_tile<T>(T{1}, a.t(), a.col_range(0, half), tile.col_range(0, half), product);
+  if (half == a.cols) return;
+  auto const rest = a.col_range(half, a.cols);
+  accumulate_tile<T>(T{1}, rest.t(), rest, tile.sub({half, a.cols, half, a.cols}), product);
+}
+
 /// C = Yᵀ Y with fp64 products of the fp32 elements, which are widened into the worker's own memory.
 template <class Product>
 void gram_by_tiles(host_executor& exec, matrix_view<float const> y, matrix_view<double> c, Product const& product) {
@@ -62,9 +72,10 @@ void gram_by_tiles(host_executor& exec, matrix_view<float const> y, matrix_view<
         for (index_t j = 0; j < part.cols; ++j) to[i * part.cols + j] = static_cast<double>(part(i, j));
       return row_major(static_cast<double const*>(to), part.shape());
     };
+    auto const multiply = [&](auto... arguments) { product(worker, arguments...); };
     auto const wide_a = widen(a, left);
-    auto const wide_b = a.data == b.data ? wide_a : widen(b, left + gram_height * gram_width);
-    accumulate_tile<double>(1.0, wide_a.t(), wide_b, tile, [&](auto... arguments) { product(worker, arguments...); });
+    if (a.data == b.data) return accumulate_lower(wide_a, tile, multiply);
+    accumulate_tile<double>(1.0, wide_a.t(), widen(b, left + gram_height * gram_width), tile, multiply);
   };
   sum_gram_tiles(exec, "gram", y, c, add);
 }
@@ -78,7 +89,9 @@ void gram_mixed_by_tiles(host_executor& exec, matrix_view<float const> y, matrix
     auto const part = row_major(reinterpret_cast<float*>(exec.worker_memory(worker)), tile.shape());
     bool const diagonal = a.data == b.data;
     scale_tile(0.0F, part);
-    accumulate_tile<float>(1.0F, a.t(), b, part, [&](auto... arguments) { product(worker, arguments...); });
+    auto const multiply = [&](auto... arguments) { product(worker, arguments...); };
+    if (diagonal) accumulate_lower(a, part, multiply);
+    else accumulate_tile<float>(1.0F, a.t(), b, part, multiply);
     for (index_t i = 0; i < tile.rows; ++i)
       for (index_t j = 0; j < tile.cols; ++j) tile(i, j) += i == j && diagonal ? 0.0 : static_cast<double>(part(i, j));
     if (!diagonal) return;
