@@ -6,6 +6,7 @@
 #include "lowrank/core/slots.hpp"
 #include "lowrank/core/visit.hpp"
 #include "lowrank/linalg/elementwise.hpp"
+#include "lowrank/quant/blockwise.hpp"
 
 namespace lowrank {
 
@@ -19,6 +20,18 @@ struct stored_as {
 };
 using fp32 = stored_as<float>;
 using bf16 = stored_as<lowrank::bf16>;
+
+/// Codes of blocks of consecutive elements, rounded to nearest. P is then orthonormal only to the format's error, on both
+/// of its uses alike.
+template <block_codec Codec, int Block = 256>
+struct quantized {
+  using fills = slots::basis_format;
+  using codec_type = Codec;
+  static constexpr int block = Block;
+};
+/// 4 bits an element and 4 bytes for 256: what Q-GaLore's paper promises and its code keeps in bytes.
+using int4 = quantized<codec::affine<4, codec::range_rule::with_zero>>;
+using int8 = quantized<codec::affine<8, codec::range_rule::with_zero>>;
 
 }  // namespace format
 
@@ -59,6 +72,38 @@ class kept_matrix {
 
  private:
   buffer<element, Space> values_;
+};
+
+/// The same in codes.
+template <block_codec Codec, int Block, memory_space Space>
+class kept_matrix<format::quantized<Codec, Block>, Space> {
+ public:
+  kept_matrix() = default;
+  kept_matrix(index_t rows, index_t capacity) : codes_{{1, rows * capacity}} {}
+
+  [[nodiscard]] static constexpr index_t bytes(index_t rows, index_t r) noexcept {
+    return blockwise_bytes<Codec, Block>({1, rows * r});
+  }
+  [[nodiscard]] static constexpr index_t open_bytes(index_t rows, index_t r) noexcept {
+    return scratch_bytes<float>(rows * r);
+  }
+  template <executor E>
+  void assign(E& exec, side s, const_view_of<E> p) {
+    auto const packed = natural<Space>(s, p.data, p.shape());
+    require<state_error>(packed.row_stride == p.row_stride && packed.col_stride == p.col_stride, "basis_store",
+                         "needs a packed candidate");
+    quantize(exec, p.data, codes_.view().flat_range(0, p.shape().size()));
+  }
+  template <executor E>
+  [[nodiscard]] const_view_of<E> open(E& exec, side s, extents shape) const {
+    auto const wide = take_matrix(exec, shape, s);
+    dequantize(exec, codes_.view().flat_range(0, shape.size()), wide.data);
+    return wide;
+  }
+  friend void visit_state(kept_matrix& m, auto&& f) { visit_state(m.codes_, f); }
+
+ private:
+  blockwise<Codec, Block, Space> codes_;
 };
 
 }  // namespace detail

@@ -40,7 +40,11 @@ struct elementwise : Formula {
 
     friend void visit_state(state& s, auto&& f) {
       f("steps", s.steps);
-      for (std::size_t k = 0; k < moments; ++k) f("moment" + std::to_string(k + 1), s.moment[k]);
+      for (std::size_t k = 0; k < moments; ++k) {
+        auto const name = "moment" + std::to_string(k + 1);
+        if constexpr (state_memory<typename Moment::template state<S>>) f(name, s.moment[k]);
+        else visit_state(s.moment[k], prefixed(f, name + "."));
+      }
     }
   };
 
@@ -54,7 +58,8 @@ struct elementwise : Formula {
   template <executor E>
   [[nodiscard]] state<typename E::space> init(E&, extents shape) const {
     state<typename E::space> out;
-    for (auto& m : out.moment) m = typename Moment::template state<typename E::space>(shape.size());
+    for (std::size_t k = 0; k < moments; ++k)
+      out.moment[k] = Moment::template make<typename E::space>(shape.size(), order_of(k));
     return out;
   }
   template <executor E>
@@ -100,18 +105,24 @@ struct elementwise : Formula {
   template <executor E>
   void reset(E& exec, state<typename E::space>& s) const {
     exec.single([t = s.steps.data()] { *t = 0; });
-    for (auto& m : s.moment) memory<typename E::space>::zero(m.data(), static_cast<std::size_t>(m.bytes()));
+    for (auto& m : s.moment) Moment::zero(m);
   }
 
  private:
+  [[nodiscard]] static constexpr moment_order order_of(std::size_t k) noexcept {
+    static_assert(moments_are_listed || !Moment::blockwise,
+                  "lowrank: a formula whose moments are quantized lists their orders");
+    if constexpr (moments_are_listed) return Formula::moment_orders[k];
+    else return moment_order::first;
+  }
   template <executor E, class Body>
   static void launch(E& exec, index_t count, Body const& body) {
-    if constexpr (Moment::blockwise) launch_tiles(exec, count, body);
+    if constexpr (Moment::blockwise) launch_blocks<Moment::block>(exec, count, body);
     else launch_elements(exec, count, body);
   }
   template <memory_space S>
   static auto handles(state<S>& s) noexcept {
-    std::array<typename Moment::handle, moments> out;
+    std::array<typename Moment::template handle<S>, moments> out;
     for (std::size_t k = 0; k < moments; ++k) out[k] = Moment::open(s.moment[k]);
     return out;
   }

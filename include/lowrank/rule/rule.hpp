@@ -68,7 +68,17 @@ struct fp32_moment {
   template <memory_space S>
   using state = buffer<float, S>;
   [[nodiscard]] static constexpr index_t bytes(index_t count) noexcept { return count * index_t{sizeof(float)}; }
+  /// Zeros.
+  template <memory_space S>
+  [[nodiscard]] static state<S> make(index_t count, moment_order) {
+    return state<S>{count};
+  }
+  template <memory_space S>
+  static void zero(state<S>& s) noexcept {
+    memory<S>::zero(s.data(), static_cast<std::size_t>(s.bytes()));
+  }
 
+  template <memory_space S>
   struct handle {
     float* values;
     template <class Tile>
@@ -81,7 +91,7 @@ struct fp32_moment {
     }
   };
   template <memory_space S>
-  [[nodiscard]] static handle open(state<S>& s) noexcept {
+  [[nodiscard]] static handle<S> open(state<S>& s) noexcept {
     return {s.data()};
   }
   /// The moment as a facing matrix, to look at or to work in until `write`: its own memory here, decoded scratch for

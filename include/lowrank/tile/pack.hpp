@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -97,6 +98,36 @@ using pack = float_pack<LOWRANK_PACK_WIDTH>;
   return {static_cast<float>(a.v > 0) - static_cast<float>(a.v < 0)};
 #endif
 }
+
+/// The smaller and the larger of two, lane by lane; the second where one is NaN.
+[[nodiscard]] LOWRANK_INLINE pack smaller(pack a, pack b) noexcept { return {a.v < b.v ? a.v : b.v}; }
+[[nodiscard]] LOWRANK_INLINE pack larger(pack a, pack b) noexcept { return {a.v > b.v ? a.v : b.v}; }
+
+/// Whether everything it saw was finite. By the bits, so that it survives -ffinite-math-only.
+class finite_watch {
+ public:
+  LOWRANK_INLINE void see(pack a) noexcept {
+    words bits;
+    __builtin_memcpy(&bits, &a.v, sizeof bits);
+    bits &= 0x7FFFFFFF;
+    most_ = bits > most_ ? bits : most_;
+  }
+  [[nodiscard]] LOWRANK_INLINE bool finite() const noexcept {
+    std::array<std::int32_t, pack::width> each;
+    __builtin_memcpy(each.data(), &most_, sizeof each);
+    std::int32_t most = 0;
+    for (auto const one : each) most = one > most ? one : most;
+    return most < 0x7F800000;
+  }
+
+ private:
+#if LOWRANK_PACK_WIDTH > 1
+  typedef std::int32_t words __attribute__((vector_size(pack::width * sizeof(float))));  // NOLINT(modernize-use-using)
+#else
+  using words = std::int32_t;
+#endif
+  words most_{};
+};
 
 // The same operations for a scalar formula, so that one formula serves both.
 [[nodiscard]] LOWRANK_HD inline float fused_multiply_add(float a, float b, float c) noexcept {

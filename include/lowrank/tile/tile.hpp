@@ -6,12 +6,27 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include "lowrank/core/executor.hpp"
+#include "lowrank/core/rng.hpp"
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/tile/pack.hpp"
+#include "lowrank/tile/philox_lanes.hpp"
 
 namespace lowrank {
+
+/// What numbers lie between. Empty: low > high.
+struct value_range {
+  float low{std::numeric_limits<float>::infinity()}, high{-std::numeric_limits<float>::infinity()};
+  bool finite{true};  ///< there was neither a NaN nor an infinity; else low and high mean nothing
+};
+
+/// Words of four-bit codes hold two: the element of even index in the high nibble.
+template <int Bits>
+[[nodiscard]] constexpr index_t code_bytes(index_t count) noexcept {
+  return Bits == 4 ? (count + 1) / 2 : count;
+}
 
 /// `Items` registers of consecutive elements on the host.
 template <int Items>
@@ -71,6 +86,109 @@ struct basic_host_tile {
       for (std::size_t l = 0; l < step; ++l) lane[l] = op(lane[l], lane[l + step]);
     return lane[0];
   }
+  /// Smallest and largest of the first `valid` elements.
+  [[nodiscard]] LOWRANK_INLINE value_range range(fragment const& f, index_t valid) const noexcept {
+    if (valid == 0) return {};
+    pack low = f[0], high = f[0];
+    finite_watch watch;
+    std::array<float, pack::width> ends;
+    if (valid == size) {
+      for (auto const& x : f) {
+        low = smaller(x, low);
+        high = larger(x, high);
+        watch.see(x);
+      }
+    } else {
+      std::array<float, size> wide;
+      std::memcpy(wide.data(), &f, sizeof f);
+      for (index_t i = valid; i < size; ++i) wide[static_cast<std::size_t>(i)] = wide[0];
+      for (int k = 0; k < items; ++k) {
+        auto const x = pack::load(wide.data() + k * pack::width);
+        low = smaller(x, low);
+        high = larger(x, high);
+        watch.see(x);
+      }
+    }
+    value_range out{.low = 0, .high = 0, .finite = watch.finite()};
+    low.store(ends.data());
+    out.low = *std::ranges::min_element(ends);
+    high.store(ends.data());
+    out.high = *std::ranges::max_element(ends);
+    return out;
+  }
+  /// decode(code) of the first `valid` codes at p, packed as `code_bytes` says; the rest are zero.
+  template <int Bits, class Decode>
+  [[nodiscard]] LOWRANK_INLINE fragment load_codes(std::uint8_t const* p, index_t valid,
+                                                   Decode const& decode) const noexcept {
+    alignas(64) std::array<float, size> wide{};
+    if constexpr (Bits == 4) {
+      auto const both = [&](index_t i) {
+        wide[static_cast<std::size_t>(2 * i)] = decode(static_cast<std::uint8_t>(p[i] >> 4));
+        wide[static_cast<std::size_t>(2 * i + 1)] = decode(static_cast<std::uint8_t>(p[i] & 0xFU));
+      };
+      if (valid == size)
+        for (index_t i = 0; i < size / 2; ++i) both(i);
+      else
+        for (index_t i = 0; i < (valid + 1) / 2; ++i) both(i);
+      if (valid < size && valid % 2 != 0) wide[static_cast<std::size_t>(valid)] = 0;
+    } else if (valid == size) {
+      for (index_t i = 0; i < size; ++i) wide[static_cast<std::size_t>(i)] = decode(p[i]);
+    } else {
+      for (index_t i = 0; i < valid; ++i) wide[static_cast<std::size_t>(i)] = decode(p[i]);
+    }
+    fragment out;
+    std::memcpy(&out, wide.data(), sizeof out);
+    return out;
+  }
+  /// Writes encode(x) of the first `valid` elements, or encode(x, u) with a fragment of u beside f. An unused last nibble
+  /// becomes 0.
+  template <int Bits, class Encode, class... More>
+  LOWRANK_INLINE void store_codes(std::uint8_t* p, fragment const& f, index_t valid, Encode const& encode,
+                                  More const&... more) const noexcept {
+    alignas(64) std::array<float, size> wide;
+    std::memcpy(wide.data(), &f, sizeof f);
+    alignas(64) std::array<std::uint8_t, size> codes{};
+    auto const coded = [&](auto const&... others) {
+      for (index_t i = 0; i < size; ++i) {
+        auto const at = static_cast<std::size_t>(i);
+        codes[at] = encode(wide[at], reinterpret_cast<float const*>(&others)[i]...);
+      }
+    };
+    coded(more...);
+    if constexpr (Bits == 4) {
+      for (index_t i = valid; i < size; ++i) codes[static_cast<std::size_t>(i)] = 0;
+      auto const both = [&](index_t i) {
+        auto const at = static_cast<std::size_t>(2 * i);
+        p[i] = static_cast<std::uint8_t>(codes[at] << 4 | codes[at + 1]);
+      };
+      if (valid == size)
+        for (index_t i = 0; i < size / 2; ++i) both(i);
+      else
+        for (index_t i = 0; i < (valid + 1) / 2; ++i) both(i);
+    } else {
+      std::memcpy(p, codes.data(), static_cast<std::size_t>(valid));
+    }
+  }
+  /// Uniform numbers k / 65536, k from `random_16(key, first + i)`. `first` is a multiple of 8.
+  [[nodiscard]] LOWRANK_INLINE fragment uniform_16(rng_key const& key, std::uint64_t first) const noexcept {
+    constexpr std::size_t blocks = size / 8;
+    alignas(64) std::array<std::uint32_t, 4 * blocks> words;
+    random_words<blocks>(key, first / 8, words);
+    alignas(64) std::array<std::uint16_t, size> halves;
+    std::memcpy(halves.data(), words.data(), sizeof halves);
+    if constexpr (std::endian::native == std::endian::big)
+      for (std::size_t i = 0; i < size; i += 2) std::swap(halves[i], halves[i + 1]);
+    alignas(64) std::array<float, size> wide;
+    for (std::size_t i = 0; i < size; ++i) wide[i] = static_cast<float>(std::int32_t{halves[i]}) * 0x1p-16F;
+    fragment out;
+    std::memcpy(&out, wide.data(), sizeof out);
+    return out;
+  }
+  /// f() by one of those who run this tile: for what a block has once.
+  template <class F>
+  LOWRANK_INLINE void once(F const& f) const noexcept {
+    f();
+  }
 };
 
 /// 256 consecutive elements: a block of a quantized state, eight elements for each lane of a warp.
@@ -80,7 +198,8 @@ namespace detail {
 
 template <class Tile, class Body>
 void launch_host_tiles(host_executor& exec, index_t count, Body const& body) {
-  constexpr index_t stretch = 16384;  // elements a task takes, so that a task outweighs handing it over
+  // Elements a task takes, so that a task outweighs handing it over.
+  constexpr index_t stretch = (16384 + Tile::size - 1) / Tile::size * Tile::size;
   exec.parallel((count + stretch - 1) / stretch, [&](index_t task) {
     index_t const begin = task * stretch, end = std::min(count, begin + stretch);
     index_t first = begin;
@@ -96,6 +215,12 @@ void launch_host_tiles(host_executor& exec, index_t count, Body const& body) {
 template <class Body>
 void launch_tiles(host_executor& exec, index_t count, Body const& body) {
   detail::launch_host_tiles<host_tile>(exec, count, body);
+}
+/// The same for tiles of another size: of one block of a quantized buffer each.
+template <int Size, class Body>
+void launch_blocks(host_executor& exec, index_t count, Body const& body) {
+  static_assert(Size % 32 == 0 && Size >= 32 && Size <= 4096, "lowrank: blocks are multiples of 32 up to 4096");
+  detail::launch_host_tiles<basic_host_tile<Size / pack::width>>(exec, count, body);
 }
 /// The same for bodies in which no element needs another one: tiles that fit in registers.
 template <class Body>

@@ -40,10 +40,18 @@ index_t LOWRANK_COMPOSED::renew_bytes(extents g, index_t r, index_t tokens) cons
   index_t const change =
       turns || wants_of(refresh).needs_overlap ? map<host_space>::change_bytes(r) + scratch_bytes<double>(2) : 0;
   bool const resizes = wants_of(refresh).changes_rank, moves = turns || resizes;
+  // Moments in codes are decoded to be moved, or to be looked at by the finder.
+  index_t decoded = 0, momentum = 0;
+  if constexpr (lists_moments<Rule>) {
+    decoded = index_t{std::size(Rule::moment_orders)} * Rule::moment_format::read_bytes(map<host_space>::inner(g, r));
+    if (Finder::traits.reads_momentum && !two_sided) momentum = Rule::moment_format::read_bytes({r, g.cols});
+  }
   return candidate::bytes(g, r) + scratch_bytes<std::int32_t>(1) + scratch_bytes<double>(1) +
-         (opens_previous() ? store<host_space>::open_bytes(g, r) : 0) +
-         std::max({finder.workspace_bytes(g, r, tokens), resizes ? detail::resize_bytes(finder, g, r, tokens) : 0,
-                   change + (moves ? transport.workspace_bytes(map<host_space>::inner(g, r), two_sided ? 2 : 1) : 0)});
+         (opens_previous() ? store<host_space>::open_bytes(g, r) : 0) + momentum +
+         std::max(
+             {finder.workspace_bytes(g, r, tokens), resizes ? detail::resize_bytes(finder, g, r, tokens) : 0,
+              change +
+                  (moves ? decoded + transport.workspace_bytes(map<host_space>::inner(g, r), two_sided ? 2 : 1) : 0)});
 }
 
 LOWRANK_COMPOSITION

@@ -1,0 +1,226 @@
+/// @file
+/// Blockwise storage: codes, and what each block of consecutive elements shares. An owner and a view of any codec.
+#pragma once
+
+#include <atomic>
+
+#include "lowrank/core/step_record.hpp"
+#include "lowrank/core/visit.hpp"
+#include "lowrank/quant/codecs.hpp"
+
+namespace lowrank {
+
+/// `lines` lines of `length` elements each, cut into blocks of `Block` elements; the last block of a line may be shorter.
+/// One line: a flat buffer, blocks run over row ends. A line for each row: rows can be rewritten alone.
+struct block_layout {
+  index_t lines{1}, length{};
+
+  [[nodiscard]] constexpr index_t size() const noexcept { return lines * length; }
+  friend constexpr bool operator==(block_layout const&, block_layout const&) = default;
+};
+
+namespace detail {
+
+[[nodiscard]] constexpr index_t blocks_of(block_layout l, index_t block) noexcept {
+  return l.lines * ((l.length + block - 1) / block);
+}
+/// Refuses layouts whose bytes do not fit an index.
+inline void check_layout(block_layout l, char const* caller) {
+  constexpr index_t most = std::numeric_limits<index_t>::max() / 16;
+  require<shape_error>(l.lines >= 0 && l.length >= 0 && (l.length == 0 || l.lines <= most / l.length), caller,
+                       "needs lines >= 0 of length >= 0 with a product below 2^59, got ", l.lines, " lines of ",
+                       l.length);
+}
+
+}  // namespace detail
+
+/// Bytes of codes and of scales.
+template <block_codec Codec, int Block>
+[[nodiscard]] constexpr index_t blockwise_bytes(block_layout l) noexcept {
+  return l.lines * code_bytes<Codec::bits>(l.length) +
+         detail::blocks_of(l, Block) * Codec::stored_per_block * index_t{sizeof(typename Codec::stored)};
+}
+
+/// Somebody's codes and scales. Trivially copyable.
+template <block_codec Codec, int Block = 256, memory_space Space = host_space>
+struct blockwise_view {
+  static_assert(Block % 32 == 0 && Block >= 32 && Block <= 4096, "lowrank: blocks are multiples of 32 up to 4096");
+  using space = Space;
+  using stored = typename Codec::stored;
+  static constexpr int block = Block;
+
+  std::uint8_t* codes{};
+  stored* scales{};
+  block_layout layout{};
+  [[no_unique_address]] Codec codec{};
+
+  [[nodiscard]] LOWRANK_HD constexpr index_t blocks_a_line() const noexcept {
+    return (layout.length + Block - 1) / Block;
+  }
+  [[nodiscard]] constexpr index_t bytes() const noexcept { return blockwise_bytes<Codec, Block>(layout); }
+
+  /// Part of a flat buffer: `begin` a multiple of Block. Part of lines: whole lines.
+  [[nodiscard]] blockwise_view flat_range(index_t begin, index_t end) const noexcept {
+    return {codes + code_bytes<Codec::bits>(begin),
+            scales + begin / Block * Codec::stored_per_block,
+            {1, end - begin},
+            codec};
+  }
+  [[nodiscard]] blockwise_view line_range(index_t begin, index_t end) const noexcept {
+    return {codes + begin * code_bytes<Codec::bits>(layout.length),
+            scales + begin * blocks_a_line() * Codec::stored_per_block,
+            {end - begin, layout.length},
+            codec};
+  }
+
+  // For tile bodies: element `first` of line `line` begins a block.
+  [[nodiscard]] LOWRANK_HD std::uint8_t* codes_at(index_t line, index_t first) const noexcept {
+    return codes + line * code_bytes<Codec::bits>(layout.length) + code_bytes<Codec::bits>(first);
+  }
+  [[nodiscard]] LOWRANK_HD stored* scale_at(index_t line, index_t first) const noexcept {
+    return scales + (line * blocks_a_line() + first / Block) * Codec::stored_per_block;
+  }
+  template <class Tile>
+  [[nodiscard]] LOWRANK_HD typename Tile::fragment load(Tile tile, index_t line, index_t first,
+                                                        index_t valid) const noexcept {
+    auto const* const kept = scale_at(line, first);
+    block_scale shared{to_float(kept[0]), 0};
+    if constexpr (Codec::stored_per_block == 2) shared.zero = to_float(kept[1]);
+    return tile.template load_codes<Codec::bits>(codes_at(line, first), valid,
+                                                 [&](std::uint8_t q) { return codec.decode(q, shared); });
+  }
+  /// False, and nothing written, where f is not finite.
+  template <class Tile>
+  LOWRANK_HD bool save(Tile tile, typename Tile::fragment const& f, index_t line, index_t first,
+                       index_t valid) const noexcept {
+    block_scale shared;
+    if (!keep_scale(tile, f, line, first, valid, shared)) return false;
+    tile.template store_codes<Codec::bits>(codes_at(line, first), f, valid,
+                                           [&](float x) { return codec.encode(x, shared); });
+    return true;
+  }
+  /// The same, rounded up or down at random so that the mean is f.
+  template <class Tile>
+  LOWRANK_HD bool save(Tile tile, typename Tile::fragment const& f, index_t line, index_t first, index_t valid,
+                       rng_key const& key, std::uint64_t element) const noexcept requires(Codec::dithers) {
+    block_scale shared;
+    if (!keep_scale(tile, f, line, first, valid, shared)) return false;
+    tile.template store_codes<Codec::bits>(
+        codes_at(line, first), f, valid, [&](float x, float u) { return codec.encode(x, shared, u); },
+        tile.uniform_16(key, element));
+    return true;
+  }
+
+ private:
+  template <class Tile>
+  LOWRANK_HD bool keep_scale(Tile tile, typename Tile::fragment const& f, index_t line, index_t first, index_t valid,
+                             block_scale& shared) const noexcept {
+    auto const range = tile.range(f, valid);
+    if (!range.finite) return false;
+    shared = codec.fit(range);
+    tile.once([&, kept = scale_at(line, first)] {
+      kept[0] = from_float<stored>(shared.scale);
+      if constexpr (Codec::stored_per_block == 2) kept[1] = from_float<stored>(shared.zero);
+    });
+    return true;
+  }
+};
+
+/// Owns its codes and scales. A new one holds zeros.
+template <block_codec Codec, int Block = 256, memory_space Space = host_space>
+class blockwise {
+ public:
+  using codec_type = Codec;
+  using view_type = blockwise_view<Codec, Block, Space>;
+
+  blockwise() = default;
+  explicit blockwise(block_layout layout, Codec codec = {})
+      : layout_{(detail::check_layout(layout, "blockwise"), layout)},
+        codec_{codec},
+        codes_{layout.lines * code_bytes<Codec::bits>(layout.length)},
+        scales_{detail::blocks_of(layout, Block) * Codec::stored_per_block} {}
+
+  [[nodiscard]] block_layout layout() const noexcept { return layout_; }
+  [[nodiscard]] index_t bytes() const noexcept { return codes_.bytes() + scales_.bytes(); }
+  [[nodiscard]] view_type view() noexcept { return {codes_.data(), scales_.data(), layout_, codec_}; }
+  /// To be read: a view cannot be const inside.
+  [[nodiscard]] view_type view() const noexcept { return const_cast<blockwise*>(this)->view(); }
+  void zero() noexcept {
+    memory<Space>::zero(codes_.data(), static_cast<std::size_t>(codes_.bytes()));
+    memory<Space>::zero(scales_.data(), static_cast<std::size_t>(scales_.bytes()));
+  }
+
+  friend void visit_state(blockwise& b, auto&& f) {
+    f("codes", b.codes_);
+    f("scales", b.scales_);
+  }
+
+ private:
+  block_layout layout_{0, 0};
+  Codec codec_{};
+  buffer<std::uint8_t, Space> codes_;
+  buffer<typename Codec::stored, Space> scales_;
+};
+
+namespace detail {
+
+/// body(tile, line, first, valid) for every block.
+template <int Block, class Body>
+void for_blocks(host_executor& exec, block_layout layout, Body const& body) {
+  if (layout.lines == 1) {
+    launch_blocks<Block>(exec, layout.length,
+                         [&](auto tile, index_t first, index_t valid) { body(tile, index_t{0}, first, valid); });
+    return;
+  }
+  if (layout.size() == 0) return;
+  using tile = basic_host_tile<Block / pack::width>;
+  index_t const group = std::max<index_t>(1, 16384 / layout.length);
+  exec.parallel((layout.lines + group - 1) / group, [&](index_t task) {
+    for (index_t line = task * group; line < std::min(layout.lines, (task + 1) * group); ++line)
+      for (index_t first = 0; first < layout.length; first += Block)
+        body(tile{}, line, first, std::min<index_t>(Block, layout.length - first));
+  });
+}
+
+}  // namespace detail
+
+/// values[line * length + i] = what the codes stand for.
+/// Cost: reads the codes, writes 4 bytes an element; workspace 0.
+template <class Codec, int Block>
+void dequantize(host_executor& exec, blockwise_view<Codec, Block> from, float* values) {
+  detail::for_blocks<Block>(exec, from.layout, [=](auto tile, index_t line, index_t first, index_t valid) {
+    tile.store(values + line * from.layout.length + first, from.load(tile, line, first, valid), valid);
+  });
+}
+/// Codes of packed values, to nearest. A block with a NaN or an infinity keeps what it had, and *nonfinite becomes 1; it is
+/// not touched otherwise. Nothing is written on record->skip. `nonfinite` and `record` may be null.
+template <class Codec, int Block>
+void quantize(host_executor& exec, float const* values, blockwise_view<Codec, Block> to,
+              std::int32_t* nonfinite = nullptr, step_record const* record = nullptr) {
+  detail::for_blocks<Block>(exec, to.layout, [=](auto tile, index_t line, index_t first, index_t valid) {
+    if (record != nullptr && record->skip != 0) return;
+    auto const f = tile.load(values + line * to.layout.length + first, valid);
+    if (!to.save(tile, f, line, first, valid) && nonfinite != nullptr)
+      std::atomic_ref<std::int32_t>{*nonfinite}.store(1, std::memory_order_relaxed);
+  });
+}
+/// The same, rounded at random without bias: element i of line l takes `random_16(key, element + l * padded + i)`, where
+/// `padded` is the length up to the next multiple of Block. The same for any number of threads.
+/// Requires: `element` a multiple of 8.
+template <class Codec, int Block>
+void quantize_stochastic(host_executor& exec, float const* values, blockwise_view<Codec, Block> to, rng_key key,
+                         std::uint64_t element = 0, std::int32_t* nonfinite = nullptr,
+                         step_record const* record = nullptr) {
+  static_assert(Codec::dithers, "lowrank: only codecs with equal steps are rounded stochastically");
+  key.purpose = rng_purpose::rounding;
+  index_t const padded = to.blocks_a_line() * Block;
+  detail::for_blocks<Block>(exec, to.layout, [=](auto tile, index_t line, index_t first, index_t valid) {
+    if (record != nullptr && record->skip != 0) return;
+    auto const f = tile.load(values + line * to.layout.length + first, valid);
+    if (!to.save(tile, f, line, first, valid, key, element + static_cast<std::uint64_t>(line * padded + first)) &&
+        nonfinite != nullptr)
+      std::atomic_ref<std::int32_t>{*nonfinite}.store(1, std::memory_order_relaxed);
+  });
+}
+
+}  // namespace lowrank
