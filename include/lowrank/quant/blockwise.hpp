@@ -86,8 +86,11 @@ struct blockwise_view {
     auto const* const kept = scale_at(line, first);
     block_scale shared{to_float(kept[0]), 0};
     if constexpr (Codec::stored_per_block == 2) shared.zero = to_float(kept[1]);
-    return tile.template load_codes<Codec::bits>(codes_at(line, first), valid,
-                                                 [&](std::uint8_t q) { return codec.decode(q, shared); });
+    if constexpr (requires { codec.values(); })
+      return tile.load_bytes(codes_at(line, first), valid, codec.values(), shared.scale);
+    else
+      return tile.template load_codes<Codec::bits>(codes_at(line, first), valid,
+                                                   [&](auto q) { return codec.decode(q, shared); });
   }
   /// False, and nothing written, where f is not finite.
   template <class Tile>
@@ -96,7 +99,7 @@ struct blockwise_view {
     block_scale shared;
     if (!keep_scale(tile, f, line, first, valid, shared)) return false;
     tile.template store_codes<Codec::bits>(codes_at(line, first), f, valid,
-                                           [&](float x) { return codec.encode(x, shared); });
+                                           [&](auto x) { return codec.encode(x, shared); });
     return true;
   }
   /// The same, rounded up or down at random so that the mean is f.
@@ -106,7 +109,7 @@ struct blockwise_view {
     block_scale shared;
     if (!keep_scale(tile, f, line, first, valid, shared)) return false;
     tile.template store_codes<Codec::bits>(
-        codes_at(line, first), f, valid, [&](float x, float u) { return codec.encode(x, shared, u); },
+        codes_at(line, first), f, valid, [&](auto x, auto u) { return codec.encode(x, shared, u); },
         tile.uniform_16(key, element));
     return true;
   }

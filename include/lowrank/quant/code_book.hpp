@@ -90,11 +90,11 @@ inline constexpr auto dynamic4_signed_book = detail::make_dynamic_book<3, signed
 /// Sixteen values and the thresholds between them.
 struct book16 {
   std::array<float, 16> value{};
-  std::array<float, 15> above_tie{}, from_tie{};  ///< [k]: smallest fp32 number that goes to k + 1
+  std::array<float, 16> above_tie{}, from_tie{};  ///< [k]: smallest fp32 number that goes to k, for k > 0
 
   explicit constexpr book16(std::array<float, 16> const& values) noexcept : value{values} {
-    for (std::size_t k = 0; k < 15; ++k) {
-      double const middle = (static_cast<double>(value[k]) + static_cast<double>(value[k + 1])) / 2;
+    for (std::size_t k = 1; k < 16; ++k) {
+      double const middle = (static_cast<double>(value[k - 1]) + static_cast<double>(value[k])) / 2;
       auto const near = static_cast<float>(middle);
       // The next number above: away from zero for positive numbers, towards it for negative ones.
       auto const bits = std::bit_cast<std::uint32_t>(near);

@@ -16,6 +16,7 @@
 
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/quant/code_book.hpp"
+#include "lowrank/tile/int_pack.hpp"
 #include "lowrank/tile/tile.hpp"
 
 namespace lowrank {
@@ -29,18 +30,19 @@ struct block_scale {
 /// A codec is a small copyable value.
 /// `fit(range)`: what a block of numbers in that range shares, already rounded to what is stored of it.
 /// `encode(x, shared)`: the nearest code, in the lower `bits`. `decode(code, shared)`: what it stands for. With scale 0
-/// every code stands for 0, so zeroed memory is a block of zeros.
+/// every code stands for 0, so zeroed memory is a block of zeros. Both are templates over float and pack; codecs of a book
+/// of 256 values have `values()`, the book, and decode one by one.
 /// `stored`, `stored_per_block`: element type of what is kept of a block's scale, and how many of them.
 /// `dithers`: there is `encode(x, shared, u)`, whose mean over u uniform in [0, 1) is x.
 template <class C>
 concept block_codec = std::copyable<C> &&
-    requires(C const c, value_range range, float x, block_scale s, std::uint8_t q) {
+    requires(C const c, value_range range, float x, block_scale s, std::int32_t q) {
   requires C::bits == 4 || C::bits == 8;
   requires C::stored_per_block == 1 || C::stored_per_block == 2;
   typename C::stored;
   { C::dithers } -> std::convertible_to<bool>;
   { c.fit(range) } -> std::same_as<block_scale>;
-  { c.encode(x, s) } -> std::same_as<std::uint8_t>;
+  { c.encode(x, s) } -> std::same_as<std::int32_t>;
   { c.decode(q, s) } -> std::same_as<float>;
 };
 
@@ -55,20 +57,24 @@ namespace detail {
 
 /// Nearest whole number, ties to even, for |x| < 2^22; something as large beyond. One addition and one subtraction, in any
 /// instruction set.
-[[nodiscard]] LOWRANK_HD constexpr float nearest_whole(float x) noexcept {
-  constexpr float big = 12582912.0F;  // 1.5 * 2^23
+template <class Real>
+[[nodiscard]] LOWRANK_HD constexpr Real nearest_whole(Real x) noexcept {
+  Real const big{12582912.0F};  // 1.5 * 2^23
   return (x + big) - big;
 }
-[[nodiscard]] LOWRANK_HD constexpr float whole_below(float x) noexcept {
-  float const near = nearest_whole(x);
-  return near > x ? near - 1.0F : near;
+template <class Real>
+[[nodiscard]] LOWRANK_HD constexpr Real whole_below(Real x) noexcept {
+  Real const near = nearest_whole(x);
+  return select(less(x, near), near - Real{1.0F}, near);
 }
-[[nodiscard]] LOWRANK_HD constexpr float clamped(float x, float low, float high) noexcept {
-  return x < low ? low : x > high ? high : x;
+template <class Real>
+[[nodiscard]] LOWRANK_HD constexpr Real clamped(Real x, float low, float high) noexcept {
+  return smaller(larger(x, Real{low}), Real{high});
 }
 /// x in the units of a scale; 0 where there is none.
-[[nodiscard]] LOWRANK_HD constexpr float in_units_of(float x, float scale) noexcept {
-  return scale > 0 ? x / scale : 0.0F;
+template <class Real>
+[[nodiscard]] LOWRANK_HD constexpr Real in_units_of(Real x, float scale) noexcept {
+  return scale > 0 ? x / Real{scale} : Real{0.0F};
 }
 /// The smallest number of a storage type that is not below x >= 0.
 template <class T>
@@ -89,30 +95,49 @@ template <class T>
   return {(floor == codec::scale_floor::at_1e_12 && most < 1e-12F ? 1e-12F : most) / over, 0};
 }
 
-/// Where a search for a magnitude in a book begins: [cell] is the entry that the lowest number of that cell goes to, and no
-/// cell holds more than one threshold. A cell is an exponent and seven bits of the mantissa.
-template <int Size>
+/// Search for a magnitude in a book with one look at memory. A cell is an exponent and `Bits` bits of the mantissa, so few
+/// numbers that it holds at most one threshold: entry = (what the lower bits of a number must reach to be above it) << 8 |
+/// (the book's entry below it). Once with ties down, once with ties up, in one array, so that lanes may differ in it.
+template <int Bits>
 struct magnitude_cells {
-  static constexpr std::uint32_t lowest = (127 - 23) << 7, highest = 127 << 7;
-  std::array<std::int32_t, highest - lowest + 1> entry{};
+  static constexpr int dropped = 23 - Bits;
+  static constexpr std::int32_t lowest = (127 - 23) << Bits, highest = 127 << Bits, rest = (1 << dropped) - 1,
+                                count = highest - lowest + 1;
+  std::array<std::int32_t, 2 * static_cast<std::size_t>(count)> entry{};
 
+  template <int Size>
   explicit constexpr magnitude_cells(magnitude_book<Size> const& book) noexcept {
-    std::size_t k = 0;
-    for (std::uint32_t cell = lowest; cell <= highest; ++cell) {
-      float const edge = std::bit_cast<float>(cell << 16);
-      while (k + 1 < book.size && edge >= book.above_tie[k]) ++k;
-      entry[cell - lowest] = cell == lowest ? 0 : static_cast<std::int32_t>(k);
+    for (auto const ties : {tie_rule::down, tie_rule::up}) {
+      auto const& thresholds = ties == tie_rule::up ? book.from_tie : book.above_tie;
+      std::int32_t k = 0;
+      auto* const to = entry.data() + (ties == tie_rule::up ? count : 0);
+      for (std::int32_t cell = lowest; cell <= highest; ++cell) {
+        auto const threshold = bits_of(thresholds[static_cast<std::size_t>(k)]);
+        bool const here = threshold >> dropped == cell;
+        to[cell - lowest] = (here ? threshold & rest : rest + 1) << 8 | k;
+        k += here ? 1 : 0;
+      }
     }
   }
+  /// The entry nearest to the magnitude with these bits. `ties_up`: 1 or 0.
+  template <class Int>
+  [[nodiscard]] LOWRANK_HD constexpr Int nearest(Int magnitude, Int ties_up) const noexcept {
+    // Below the lowest cell everything is zero, and so is the lower end of that cell.
+    magnitude = smaller(larger(magnitude, Int{lowest << dropped}), Int{highest << dropped});
+    Int const offset = Int{count} & (Int{0} - ties_up);
+    Int const found = lookup(entry.data(), (magnitude >> dropped) - Int{lowest} + offset);
+    return (found & Int{0xFF}) + Int{1} - as_count(less(magnitude & Int{rest}, found >> 8));
+  }
 };
+inline constexpr magnitude_cells<6> dynamic8_signed_cells{dynamic8_signed_book};
+inline constexpr magnitude_cells<7> dynamic8_unsigned_cells{dynamic8_unsigned_book};
+
 [[nodiscard]] constexpr std::array<float, 256> mirrored(magnitude_book<129> const& half) noexcept {
   std::array<float, 256> out{};
   for (std::size_t k = 0; k < 256; ++k) out[k] = k < 127 ? -half.value[127 - k] : half.value[k - 127];
   return out;
 }
 inline constexpr auto dynamic8_signed_values = mirrored(dynamic8_signed_book);
-inline constexpr magnitude_cells dynamic8_signed_cells{dynamic8_signed_book};
-inline constexpr magnitude_cells dynamic8_unsigned_cells{dynamic8_unsigned_book};
 
 }  // namespace detail
 
@@ -155,19 +180,25 @@ struct affine {
       return {s, detail::clamped(-detail::nearest_whole(r.low / s), 0.0F, most), 1 / s};
     }
   }
-  [[nodiscard]] LOWRANK_HD static constexpr std::uint8_t encode(float x, block_scale s) noexcept {
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s) noexcept {
     return settle(detail::nearest_whole(detail::in_units_of(x, s.scale)), s);
   }
-  [[nodiscard]] LOWRANK_HD static constexpr std::uint8_t encode(float x, block_scale s, float u) noexcept {
-    return settle(detail::whole_below(x * s.inverse + u), s);
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s, Real u) noexcept {
+    return settle(detail::whole_below(x * Real{s.inverse} + u), s);
   }
-  [[nodiscard]] LOWRANK_HD static constexpr float decode(std::uint8_t q, block_scale s) noexcept {
-    return (static_cast<float>(q) - s.zero) * s.scale;
+  template <class Int>
+  [[nodiscard]] LOWRANK_HD static constexpr auto decode(Int q, block_scale s) noexcept {
+    auto const whole = as_real(q);
+    using real = std::remove_const_t<decltype(whole)>;
+    return (whole - real{s.zero}) * real{s.scale};
   }
 
  private:
-  [[nodiscard]] LOWRANK_HD static constexpr std::uint8_t settle(float whole, block_scale s) noexcept {
-    return static_cast<std::uint8_t>(static_cast<std::int32_t>(detail::clamped(whole + s.zero, 0.0F, most)));
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD static constexpr auto settle(Real whole, block_scale s) noexcept {
+    return truncated(detail::clamped(whole + Real{s.zero}, 0.0F, most));
   }
 };
 
@@ -185,21 +216,25 @@ struct symmetric {
     if (s < std::numeric_limits<float>::min()) return {};
     return {s, 0, 1 / s};
   }
-  [[nodiscard]] LOWRANK_HD static constexpr std::uint8_t encode(float x, block_scale s) noexcept {
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s) noexcept {
     return settle(detail::nearest_whole(detail::in_units_of(x, s.scale)));
   }
-  [[nodiscard]] LOWRANK_HD static constexpr std::uint8_t encode(float x, block_scale s, float u) noexcept {
-    return settle(detail::whole_below(x * s.inverse + u));
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s, Real u) noexcept {
+    return settle(detail::whole_below(x * Real{s.inverse} + u));
   }
-  [[nodiscard]] LOWRANK_HD static constexpr float decode(std::uint8_t q, block_scale s) noexcept {
-    constexpr int sign = 1 << (Bits - 1);
-    return static_cast<float>((static_cast<int>(q) ^ sign) - sign) * s.scale;
+  template <class Int>
+  [[nodiscard]] LOWRANK_HD static constexpr auto decode(Int q, block_scale s) noexcept {
+    Int const sign{1 << (Bits - 1)};
+    auto const whole = as_real((q ^ sign) - sign);
+    return whole * std::remove_const_t<decltype(whole)>{s.scale};
   }
 
  private:
-  [[nodiscard]] LOWRANK_HD static constexpr std::uint8_t settle(float whole) noexcept {
-    return static_cast<std::uint8_t>(static_cast<std::int32_t>(detail::clamped(whole, -most, most)) &
-                                     ((1 << Bits) - 1));
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD static constexpr auto settle(Real whole) noexcept {
+    return truncated(detail::clamped(whole, -most, most)) & integer_of<Real>{(1 << Bits) - 1};
   }
 };
 
@@ -221,36 +256,28 @@ struct dynamic8 {
   [[nodiscard]] LOWRANK_HD static constexpr block_scale fit(value_range r) noexcept {
     return detail::largest_as_scale(r, Floor);
   }
-  [[nodiscard]] LOWRANK_HD constexpr std::uint8_t encode(float x, block_scale s) const noexcept {
-    auto const scaled = std::bit_cast<std::uint32_t>(detail::in_units_of(x, s.scale));
-    // A tie goes to the lower code: for a negative number that is the larger magnitude.
-    if (sign == signedness::with_sign) {
-      bool const negative = (scaled >> 31) != 0;
-      auto const k = entry(scaled & 0x7FFFFFFFU, detail::dynamic8_signed_cells, dynamic8_signed_book,
-                           negative == (Ties == tie_rule::down));
-      constexpr std::int32_t least = Tiny == tiny_negative::stays_negative ? 1 : 0;
-      return static_cast<std::uint8_t>(negative ? 127 - (k < least ? least : k < 127 ? k : 127) : 127 + k);
-    }
-    return static_cast<std::uint8_t>(entry((scaled >> 31) != 0 ? 0 : scaled, detail::dynamic8_unsigned_cells,
-                                           dynamic8_unsigned_book, Ties == tie_rule::up));
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD constexpr auto encode(Real x, block_scale s) const noexcept {
+    using integer = integer_of<Real>;
+    auto const scaled = bits_of(detail::in_units_of(x, s.scale));
+    integer const magnitude = scaled & integer{0x7FFFFFFF}, negative = integer{0} - (scaled >> 31);
+    integer const up{Ties == tie_rule::up ? 1 : 0};
+    if (sign == signedness::nonnegative)
+      return detail::dynamic8_unsigned_cells.nearest(magnitude & (negative - integer{1}), up);
+    // A tie goes to the lower code, which is the larger magnitude of a negative number.
+    auto const k = detail::dynamic8_signed_cells.nearest(magnitude, negative ^ up);
+    integer const least{Tiny == tiny_negative::stays_negative ? 1 : 0};
+    integer const below = integer{127} - smaller(larger(k, least), integer{127});
+    return (below & (integer{0} - negative)) | ((integer{127} + k) & (negative - integer{1}));
   }
-  [[nodiscard]] LOWRANK_HD constexpr std::uint8_t code_of_zero() const noexcept {
+  [[nodiscard]] LOWRANK_HD constexpr std::int32_t code_of_zero() const noexcept {
     return sign == signedness::with_sign ? 127 : 0;
   }
-  [[nodiscard]] LOWRANK_HD constexpr float decode(std::uint8_t q, block_scale s) const noexcept {
-    return (sign == signedness::with_sign ? detail::dynamic8_signed_values : dynamic8_unsigned_book.value)[q] * s.scale;
+  [[nodiscard]] LOWRANK_HD constexpr float const* values() const noexcept {
+    return (sign == signedness::with_sign ? detail::dynamic8_signed_values : dynamic8_unsigned_book.value).data();
   }
-
- private:
-  template <class Cells, class Book>
-  [[nodiscard]] LOWRANK_HD static constexpr std::int32_t entry(std::uint32_t magnitude, Cells const& cells,
-                                                               Book const& book, bool tie_goes_up) noexcept {
-    std::uint32_t cell = magnitude >> 16;
-    cell = cell < Cells::lowest ? Cells::lowest : cell > Cells::highest ? Cells::highest : cell;
-    std::int32_t const k = cells.entry[cell - Cells::lowest];
-    auto const at = static_cast<std::size_t>(k);
-    float const threshold = tie_goes_up ? book.from_tie[at] : book.above_tie[at];
-    return k + (std::bit_cast<float>(magnitude) >= threshold ? 1 : 0);
+  [[nodiscard]] LOWRANK_HD constexpr float decode(std::int32_t q, block_scale s) const noexcept {
+    return values()[q] * s.scale;
   }
 };
 
@@ -273,15 +300,22 @@ struct book4 {
   [[nodiscard]] LOWRANK_HD static constexpr block_scale fit(value_range r) noexcept {
     return detail::largest_as_scale(r, Floor);
   }
-  [[nodiscard]] LOWRANK_HD constexpr std::uint8_t encode(float x, block_scale s) const noexcept {
-    float const y = detail::in_units_of(x, s.scale);
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD constexpr auto encode(Real x, block_scale s) const noexcept {
+    Real const y = detail::in_units_of(x, s.scale);
     auto const& thresholds = Ties == tie_rule::down ? book().above_tie : book().from_tie;
-    std::uint32_t code = 0;
-    for (float const threshold : thresholds) code += y >= threshold ? 1U : 0U;
-    return static_cast<std::uint8_t>(code);
+    using integer = integer_of<Real>;
+    integer code{0};
+    for (std::int32_t const half : {8, 4, 2, 1}) {
+      auto const beyond = code + integer{half};
+      code = select(less(y, lookup_16(thresholds.data(), beyond)), code, beyond);
+    }
+    return code;
   }
-  [[nodiscard]] LOWRANK_HD constexpr float decode(std::uint8_t q, block_scale s) const noexcept {
-    return book().value[q] * s.scale;
+  template <class Int>
+  [[nodiscard]] LOWRANK_HD constexpr auto decode(Int q, block_scale s) const noexcept {
+    auto const value = lookup_16(book().value.data(), q);
+    return value * std::remove_const_t<decltype(value)>{s.scale};
   }
 };
 
@@ -300,38 +334,39 @@ struct fp8 {
   [[nodiscard]] LOWRANK_HD static constexpr block_scale fit(value_range r) noexcept {
     return detail::largest_as_scale(r, Floor, most);
   }
-  [[nodiscard]] LOWRANK_HD static constexpr std::uint8_t encode(float x, block_scale s) noexcept {
-    return bits_of(detail::in_units_of(x, s.scale));
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s) noexcept {
+    return code_of(detail::in_units_of(x, s.scale));
   }
-  [[nodiscard]] LOWRANK_HD static constexpr float decode(std::uint8_t q, block_scale s) noexcept {
-    return value_of(q) * s.scale;
+  template <class Int>
+  [[nodiscard]] LOWRANK_HD static constexpr auto decode(Int q, block_scale s) noexcept {
+    auto const value = value_of(q);
+    return value * std::remove_const_t<decltype(value)>{s.scale};
   }
   /// The 8-bit float nearest to y; what is beyond the largest becomes it. y is not NaN.
-  [[nodiscard]] LOWRANK_HD static constexpr std::uint8_t bits_of(float y) noexcept {
-    constexpr std::uint32_t dropped = 23 - mantissa_bits, smallest_normal = (127U - bias + 1) << 23;
-    auto const all = std::bit_cast<std::uint32_t>(y);
-    std::uint32_t const sign = all >> 24 & 0x80U, magnitude = all & 0x7FFFFFFFU;
+  template <class Real>
+  [[nodiscard]] LOWRANK_HD static constexpr auto code_of(Real y) noexcept {
+    using integer = integer_of<Real>;
+    constexpr std::int32_t dropped = 23 - mantissa_bits, below_normal = (127 - bias) << 23;
+    auto const all = bits_of(y);
+    integer const magnitude = all & integer{0x7FFFFFFF};
     // Adding a number whose last place is the smallest subnormal rounds to it.
-    constexpr float rounder = std::bit_cast<float>((127U - bias + 1 + dropped) << 23);
-    auto const small =
-        std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + rounder) - std::bit_cast<std::uint32_t>(rounder);
-    std::uint32_t const large =
-        (magnitude + ((1U << (dropped - 1)) - 1) + (magnitude >> dropped & 1U) - smallest_normal + (1U << 23)) >>
-        dropped;
-    std::uint32_t const rounded = magnitude < smallest_normal ? small : large;
-    std::uint32_t const code = std::bit_cast<float>(magnitude) >= most ? largest_code : rounded;
-    return static_cast<std::uint8_t>(sign | code);
+    integer const rounder{(127 - bias + 1 + dropped) << 23};
+    integer const small = bits_of(from_bits(magnitude) + from_bits(rounder)) - rounder;
+    integer const even = (magnitude >> dropped) & integer{1};
+    integer const large = (magnitude + integer{(1 << (dropped - 1)) - 1 - below_normal} + even) >> dropped;
+    integer const rounded = select(less(magnitude, integer{below_normal + (1 << 23)}), small, large);
+    return ((all >> 24) & integer{0x80}) | smaller(rounded, integer{largest_code});
   }
-  [[nodiscard]] LOWRANK_HD static constexpr float value_of(std::uint8_t q) noexcept {
-    std::uint32_t const magnitude = q & 0x7FU;
+  template <class Int>
+  [[nodiscard]] LOWRANK_HD static constexpr auto value_of(Int q) noexcept {
     // Read as the low bits of an fp32 it is too small by a power of two; the product also turns subnormals right.
-    float const raw = std::bit_cast<float>(magnitude << (23 - mantissa_bits));
-    float const value = raw * std::bit_cast<float>(static_cast<std::uint32_t>(127 + 127 - bias) << 23);
-    return (q & 0x80U) != 0 ? -value : value;
+    auto const raw = from_bits(((q & Int{0x7F}) << (23 - mantissa_bits)) | ((q & Int{0x80}) << 24));
+    return raw * std::remove_const_t<decltype(raw)>{from_bits((127 + 127 - bias) << 23)};
   }
 
  private:
-  static constexpr std::uint32_t largest_code = Kind == fp8_kind::e4m3 ? 0x7EU : 0x7BU;
+  static constexpr std::int32_t largest_code = Kind == fp8_kind::e4m3 ? 0x7E : 0x7B;
 };
 
 static_assert(block_codec<affine<8>> && block_codec<symmetric<4>> && block_codec<dynamic8<>> && block_codec<book4<>> &&

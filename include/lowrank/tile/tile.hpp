@@ -11,6 +11,7 @@
 #include "lowrank/core/executor.hpp"
 #include "lowrank/core/rng.hpp"
 #include "lowrank/core/scalar.hpp"
+#include "lowrank/tile/int_pack.hpp"
 #include "lowrank/tile/pack.hpp"
 #include "lowrank/tile/philox_lanes.hpp"
 
@@ -116,45 +117,63 @@ struct basic_host_tile {
     out.high = *std::ranges::max_element(ends);
     return out;
   }
-  /// decode(code) of the first `valid` codes at p, packed as `code_bytes` says; the rest are zero.
+  /// decode(codes) of the first `valid` codes at p, packed as `code_bytes` says; the rest are zero. `decode` takes and gives
+  /// packs.
   template <int Bits, class Decode>
   [[nodiscard]] LOWRANK_INLINE fragment load_codes(std::uint8_t const* p, index_t valid,
                                                    Decode const& decode) const noexcept {
-    alignas(64) std::array<float, size> wide{};
+    alignas(64) std::array<std::uint8_t, size> codes{};
+    auto const* from = p;
     if constexpr (Bits == 4) {
+      index_t const count = code_bytes<4>(valid);
       auto const both = [&](index_t i) {
-        wide[static_cast<std::size_t>(2 * i)] = decode(static_cast<std::uint8_t>(p[i] >> 4));
-        wide[static_cast<std::size_t>(2 * i + 1)] = decode(static_cast<std::uint8_t>(p[i] & 0xFU));
+        codes[static_cast<std::size_t>(2 * i)] = static_cast<std::uint8_t>(p[i] >> 4);
+        codes[static_cast<std::size_t>(2 * i + 1)] = static_cast<std::uint8_t>(p[i] & 0xFU);
       };
       if (valid == size)
         for (index_t i = 0; i < size / 2; ++i) both(i);
       else
-        for (index_t i = 0; i < (valid + 1) / 2; ++i) both(i);
-      if (valid < size && valid % 2 != 0) wide[static_cast<std::size_t>(valid)] = 0;
-    } else if (valid == size) {
-      for (index_t i = 0; i < size; ++i) wide[static_cast<std::size_t>(i)] = decode(p[i]);
-    } else {
-      for (index_t i = 0; i < valid; ++i) wide[static_cast<std::size_t>(i)] = decode(p[i]);
+        for (index_t i = 0; i < count; ++i) both(i);
+      from = codes.data();
+    } else if (valid != size) {
+      std::memcpy(codes.data(), p, static_cast<std::size_t>(valid));
+      from = codes.data();
     }
     fragment out;
-    std::memcpy(&out, wide.data(), sizeof out);
+    for (int k = 0; k < items; ++k) out[static_cast<std::size_t>(k)] = decode(int_pack::load(from + k * pack::width));
+    if (valid != size) {
+      alignas(64) std::array<float, size> wide;
+      std::memcpy(wide.data(), &out, sizeof out);
+      for (index_t i = valid; i < size; ++i) wide[static_cast<std::size_t>(i)] = 0;
+      std::memcpy(&out, wide.data(), sizeof out);
+    }
     return out;
   }
-  /// Writes encode(x) of the first `valid` elements, or encode(x, u) with a fragment of u beside f. An unused last nibble
+  /// factor * table[code] of the first `valid` bytes at p; the rest are zero. One by one: on many processors that is faster
+  /// than their instruction for it.
+  [[nodiscard]] LOWRANK_INLINE fragment load_bytes(std::uint8_t const* p, index_t valid, float const* table,
+                                                   float factor) const noexcept {
+    alignas(64) std::array<float, size> wide{};
+    if (valid == size)
+      for (int i = 0; i < size; ++i) wide[static_cast<std::size_t>(i)] = table[p[i]];
+    else
+      for (int i = 0; i < valid; ++i) wide[static_cast<std::size_t>(i)] = table[p[i]];
+    fragment out;
+    for (int k = 0; k < items; ++k)
+      out[static_cast<std::size_t>(k)] = pack{factor} * pack::load(wide.data() + k * pack::width);
+    return out;
+  }
+  /// Writes encode(f) of the first `valid` elements, or encode(f, u) with a fragment of u beside f. An unused last nibble
   /// becomes 0.
   template <int Bits, class Encode, class... More>
   LOWRANK_INLINE void store_codes(std::uint8_t* p, fragment const& f, index_t valid, Encode const& encode,
                                   More const&... more) const noexcept {
-    alignas(64) std::array<float, size> wide;
-    std::memcpy(wide.data(), &f, sizeof f);
-    alignas(64) std::array<std::uint8_t, size> codes{};
-    auto const coded = [&](auto const&... others) {
-      for (index_t i = 0; i < size; ++i) {
-        auto const at = static_cast<std::size_t>(i);
-        codes[at] = encode(wide[at], reinterpret_cast<float const*>(&others)[i]...);
-      }
-    };
-    coded(more...);
+    alignas(64) std::array<std::uint8_t, size> codes;
+    auto* const to = Bits == 8 && valid == size ? p : codes.data();
+    for (int k = 0; k < items; ++k) {
+      auto const at = static_cast<std::size_t>(k);
+      encode(f[at], more[at]...).store(to + k * pack::width);
+    }
     if constexpr (Bits == 4) {
       for (index_t i = valid; i < size; ++i) codes[static_cast<std::size_t>(i)] = 0;
       auto const both = [&](index_t i) {
@@ -164,14 +183,16 @@ struct basic_host_tile {
       if (valid == size)
         for (index_t i = 0; i < size / 2; ++i) both(i);
       else
-        for (index_t i = 0; i < (valid + 1) / 2; ++i) both(i);
-    } else {
+        for (index_t i = 0; i < code_bytes<4>(valid); ++i) both(i);
+    } else if (valid != size) {
       std::memcpy(p, codes.data(), static_cast<std::size_t>(valid));
     }
   }
   /// Uniform numbers k / 65536, k from `random_16(key, first + i)`. `first` is a multiple of 8.
   [[nodiscard]] LOWRANK_INLINE fragment uniform_16(rng_key const& key, std::uint64_t first) const noexcept {
-    constexpr std::size_t blocks = size / 8;
+    constexpr std::size_t lanes = detail::wide_words::count;
+    constexpr std::size_t blocks =
+        (size / 8 + lanes - 1) / lanes * lanes;  // what a small tile leaves over is not looked at
     alignas(64) std::array<std::uint32_t, 4 * blocks> words;
     random_words<blocks>(key, first / 8, words);
     alignas(64) std::array<std::uint16_t, size> halves;
