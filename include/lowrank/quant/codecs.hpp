@@ -92,45 +92,69 @@ template <class T>
 [[nodiscard]] LOWRANK_HD constexpr block_scale largest_as_scale(value_range r, codec::scale_floor floor,
                                                                 float over = 1) noexcept {
   float const most = largest_magnitude(r);
-  return {(floor == codec::scale_floor::at_1e_12 && most < 1e-12F ? 1e-12F : most) / over, 0};
+  float const scale = (floor == codec::scale_floor::at_1e_12 && most < 1e-12F ? 1e-12F : most) / over;
+  // The reciprocal of a subnormal is infinite: such a block is taken for zeros.
+  return {scale, 0, scale < std::numeric_limits<float>::min() ? 0.0F : 1 / scale};
 }
 
-/// Search for a magnitude in a book with one look at memory. A cell is an exponent and `Bits` bits of the mantissa, so few
-/// numbers that it holds at most one threshold: entry = (what the lower bits of a number must reach to be above it) << 8 |
-/// (the book's entry below it). Once with ties down, once with ties up, in one array, so that lanes may differ in it.
+/// Search for the code of a number in a dynamic map with one look at memory. A cell is an exponent and `Bits` bits of the
+/// mantissa, so few magnitudes that it holds at most one threshold: entry = (what the lower bits of a magnitude must reach to
+/// be beyond it) << 8 | (the code before it). A second half is for negative numbers, whose codes fall with the magnitude.
 template <int Bits>
-struct magnitude_cells {
+struct dynamic8_cells {
   static constexpr int dropped = 23 - Bits;
   static constexpr std::int32_t lowest = (127 - 23) << Bits, highest = 127 << Bits, rest = (1 << dropped) - 1,
                                 count = highest - lowest + 1;
   std::array<std::int32_t, 2 * static_cast<std::size_t>(count)> entry{};
 
+  /// Entries `least` ... `most` of the book; code = zero + entry, or zero - entry for the negative half.
   template <int Size>
-  explicit constexpr magnitude_cells(magnitude_book<Size> const& book) noexcept {
-    for (auto const ties : {tie_rule::down, tie_rule::up}) {
-      auto const& thresholds = ties == tie_rule::up ? book.from_tie : book.above_tie;
-      std::int32_t k = 0;
-      auto* const to = entry.data() + (ties == tie_rule::up ? count : 0);
-      for (std::int32_t cell = lowest; cell <= highest; ++cell) {
-        auto const threshold = bits_of(thresholds[static_cast<std::size_t>(k)]);
-        bool const here = threshold >> dropped == cell;
-        to[cell - lowest] = (here ? threshold & rest : rest + 1) << 8 | k;
-        k += here ? 1 : 0;
-      }
+  constexpr void fill_half(magnitude_book<Size> const& book, tie_rule ties, bool negative, std::int32_t zero,
+                           std::int32_t least, std::int32_t most) noexcept {
+    auto const& thresholds = ties == tie_rule::up ? book.from_tie : book.above_tie;
+    auto* const to = entry.data() + (negative ? count : 0);
+    std::int32_t k = 0;
+    for (std::int32_t cell = lowest; cell <= highest; ++cell) {
+      auto const threshold = bits_of(thresholds[static_cast<std::size_t>(k)]);
+      bool const here = threshold >> dropped == cell;
+      auto const kept = k < least ? least : k > most ? most : k;
+      to[cell - lowest] =
+          (here && k >= least && k < most ? threshold & rest : rest + 1) << 8 | (negative ? zero - kept : zero + kept);
+      k += here ? 1 : 0;
     }
   }
-  /// The entry nearest to the magnitude with these bits. `ties_up`: 1 or 0.
+  /// The code of the number with these bits.
   template <class Int>
-  [[nodiscard]] LOWRANK_HD constexpr Int nearest(Int magnitude, Int ties_up) const noexcept {
+  [[nodiscard]] LOWRANK_HD constexpr Int code_of(Int bits) const noexcept {
     // Below the lowest cell everything is zero, and so is the lower end of that cell.
-    magnitude = smaller(larger(magnitude, Int{lowest << dropped}), Int{highest << dropped});
-    Int const offset = Int{count} & (Int{0} - ties_up);
-    Int const found = lookup(entry.data(), (magnitude >> dropped) - Int{lowest} + offset);
-    return (found & Int{0xFF}) + Int{1} - as_count(less(magnitude & Int{rest}, found >> 8));
+    Int const negative = bits >> 31,
+              magnitude = smaller(larger(bits & Int{0x7FFFFFFF}, Int{lowest << dropped}), Int{highest << dropped});
+    Int const found = lookup(entry.data(), (magnitude >> dropped) + ((negative & Int{count}) - Int{lowest}));
+    Int const beyond = as_count(less(magnitude & Int{rest}, found >> 8)) - Int{1};  // -1 or 0
+    return (found - ((beyond ^ negative) - negative)) & Int{0xFF};
   }
 };
-inline constexpr magnitude_cells<6> dynamic8_signed_cells{dynamic8_signed_book};
-inline constexpr magnitude_cells<7> dynamic8_unsigned_cells{dynamic8_unsigned_book};
+
+template <tie_rule Ties, std::int32_t LeastNegative>
+[[nodiscard]] constexpr auto make_signed_cells() noexcept {
+  dynamic8_cells<6> out;
+  // A tie goes to the lower code, which is the larger magnitude of a negative number.
+  out.fill_half(dynamic8_signed_book, Ties, false, 127, 0, 128);
+  out.fill_half(dynamic8_signed_book, Ties == tie_rule::down ? tie_rule::up : tie_rule::down, true, 127, LeastNegative,
+                127);
+  return out;
+}
+template <tie_rule Ties>
+[[nodiscard]] constexpr auto make_unsigned_cells() noexcept {
+  dynamic8_cells<7> out;
+  out.fill_half(dynamic8_unsigned_book, Ties, false, 0, 0, 255);
+  out.fill_half(dynamic8_unsigned_book, Ties, true, 0, 0, 0);  // what is negative becomes zero
+  return out;
+}
+template <tie_rule Ties, std::int32_t LeastNegative>
+inline constexpr auto dynamic8_signed_cells = make_signed_cells<Ties, LeastNegative>();
+template <tie_rule Ties>
+inline constexpr auto dynamic8_unsigned_cells = make_unsigned_cells<Ties>();
 
 [[nodiscard]] constexpr std::array<float, 256> mirrored(magnitude_book<129> const& half) noexcept {
   std::array<float, 256> out{};
@@ -258,17 +282,10 @@ struct dynamic8 {
   }
   template <class Real>
   [[nodiscard]] LOWRANK_HD constexpr auto encode(Real x, block_scale s) const noexcept {
-    using integer = integer_of<Real>;
-    auto const scaled = bits_of(detail::in_units_of(x, s.scale));
-    integer const magnitude = scaled & integer{0x7FFFFFFF}, negative = integer{0} - (scaled >> 31);
-    integer const up{Ties == tie_rule::up ? 1 : 0};
-    if (sign == signedness::nonnegative)
-      return detail::dynamic8_unsigned_cells.nearest(magnitude & (negative - integer{1}), up);
-    // A tie goes to the lower code, which is the larger magnitude of a negative number.
-    auto const k = detail::dynamic8_signed_cells.nearest(magnitude, negative ^ up);
-    integer const least{Tiny == tiny_negative::stays_negative ? 1 : 0};
-    integer const below = integer{127} - smaller(larger(k, least), integer{127});
-    return (below & (integer{0} - negative)) | ((integer{127} + k) & (negative - integer{1}));
+    auto const scaled = bits_of(x * Real{s.inverse});
+    constexpr std::int32_t least_negative = Tiny == tiny_negative::stays_negative ? 1 : 0;
+    return sign == signedness::with_sign ? detail::dynamic8_signed_cells<Ties, least_negative>.code_of(scaled)
+                                         : detail::dynamic8_unsigned_cells<Ties>.code_of(scaled);
   }
   [[nodiscard]] LOWRANK_HD constexpr std::int32_t code_of_zero() const noexcept {
     return sign == signedness::with_sign ? 127 : 0;
@@ -302,7 +319,7 @@ struct book4 {
   }
   template <class Real>
   [[nodiscard]] LOWRANK_HD constexpr auto encode(Real x, block_scale s) const noexcept {
-    Real const y = detail::in_units_of(x, s.scale);
+    Real const y = x * Real{s.inverse};
     auto const& thresholds = Ties == tie_rule::down ? book().above_tie : book().from_tie;
     using integer = integer_of<Real>;
     integer code{0};
