@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the virtual environment of the comparison scripts: PyTorch and galore-torch, from the package index that pip is
-# set up for. Runs again without harm.
+# Makes the virtual environment of the comparison scripts: PyTorch, galore-torch, bitsandbytes and torchao, from the package
+# index that pip is set up for. Runs again without harm.
 #   LOWRANK_COMPARE_VENV     where it is (default build/compare-venv)
 #   LOWRANK_COMPARE_PYTHON   which Python makes it (default python3)
 #   LOWRANK_COMPARE_FULL=1   let torch bring its own CUDA libraries
@@ -23,7 +23,7 @@ import importlib.metadata as metadata
 import platform
 import torch  # must load, not only be installed
 
-packages = ("torch", "numpy", "galore-torch")
+packages = ("torch", "numpy", "galore-torch", "bitsandbytes", "torchao")
 print(f"python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in packages), sep=", ")
 PYTHON
 }
@@ -31,11 +31,15 @@ PYTHON
 ready() {
     [ -x "$python" ] && PYTHONPATH="$root/bench/compare" PYTHONDONTWRITEBYTECODE=1 \
         "$python" - <<'PYTHON'
+import bitsandbytes
 import galore_package
 import numpy
 import torch
+import torchao
 
 assert torch.__version__.startswith("2.11.0"), torch.__version__
+assert bitsandbytes.__version__ == "0.50.2", bitsandbytes.__version__
+assert torchao.__version__.startswith("0.18.0"), torchao.__version__
 galore_package.load()
 PYTHON
 }
@@ -70,6 +74,7 @@ else
         'sympy>=1.13.3' 'networkx>=2.5.1' jinja2 'fsspec>=0.8.5'
     install --no-deps torch==2.11.0 'nvidia-cufile==1.15.1.*' nvidia-cusparselt-cu13==0.8.0 nvidia-nvshmem-cu13==3.4.5
 fi
+install --no-deps bitsandbytes==0.50.2 torchao==0.18.0 packaging
 install --no-deps galore-torch==1.0 # its other requirements take no part in GaLoreAdamW; see galore_package.py
 
 if ! reason=$(ready 2>&1); then
