@@ -48,6 +48,8 @@ struct blockwise_view {
   using space = Space;
   using stored = typename Codec::stored;
   static constexpr int block = Block;
+  /// Beyond, the inverse of a scale is subnormal, and a number rounded up can decode to an infinity.
+  static constexpr float largest_number = 0x1p126F;
 
   std::uint8_t* codes{};
   stored* scales{};
@@ -92,7 +94,7 @@ struct blockwise_view {
       return tile.template load_codes<Codec::bits>(codes_at(line, first), valid,
                                                    [&](auto q) { return codec.decode(q, shared); });
   }
-  /// False, and nothing written, where f is not finite.
+  /// False, and nothing written, where f is not finite, or beyond `largest_number`.
   template <class Tile>
   LOWRANK_HD bool save(Tile tile, typename Tile::fragment const& f, index_t line, index_t first,
                        index_t valid) const noexcept {
@@ -119,7 +121,7 @@ struct blockwise_view {
   LOWRANK_HD bool keep_scale(Tile tile, typename Tile::fragment const& f, index_t line, index_t first, index_t valid,
                              block_scale& shared) const noexcept {
     auto const range = tile.range(f, valid);
-    if (!range.finite) return false;
+    if (!range.finite || detail::largest_magnitude(range) > largest_number) return false;
     shared = codec.fit(range);
     tile.once([&, kept = scale_at(line, first)] {
       kept[0] = from_float<stored>(shared.scale);
@@ -195,8 +197,8 @@ void dequantize(host_executor& exec, blockwise_view<Codec, Block> from, float* v
     tile.store(values + line * from.layout.length + first, from.load(tile, line, first, valid), valid);
   });
 }
-/// Codes of packed values, to nearest. A block with a NaN or an infinity keeps what it had, and *nonfinite becomes 1; it is
-/// not touched otherwise. Nothing is written on record->skip. `nonfinite` and `record` may be null.
+/// Codes of packed values, to nearest. A block with a NaN, an infinity or a number beyond 2^126 keeps what it had, and
+/// *nonfinite becomes 1; it is not touched otherwise. Nothing is written on record->skip. `nonfinite` and `record` may be null.
 template <class Codec, int Block>
 void quantize(host_executor& exec, float const* values, blockwise_view<Codec, Block> to,
               std::int32_t* nonfinite = nullptr, step_record const* record = nullptr) {

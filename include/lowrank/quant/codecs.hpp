@@ -55,12 +55,12 @@ enum class scale_floor : std::uint8_t { none, at_1e_12 };
 
 namespace detail {
 
-/// Nearest whole number, ties to even, for |x| < 2^22; something as large beyond. One addition and one subtraction, in any
-/// instruction set.
+/// Nearest whole number, ties to even, for |x| <= 2^22. One addition and one subtraction, in any instruction set; the
+/// subtraction on the bits, because -ffast-math would cancel the two.
 template <class Real>
 [[nodiscard]] LOWRANK_HD constexpr Real nearest_whole(Real x) noexcept {
   Real const big{12582912.0F};  // 1.5 * 2^23
-  return (x + big) - big;
+  return as_real(bits_of(x + big) - bits_of(big));
 }
 template <class Real>
 [[nodiscard]] LOWRANK_HD constexpr Real whole_below(Real x) noexcept {
@@ -98,7 +98,7 @@ template <class T>
 }
 
 /// Search for the code of a number in a dynamic map with one look at memory. A cell is an exponent and `Bits` bits of the
-/// mantissa, so few magnitudes that it holds at most one threshold: entry = (what the lower bits of a magnitude must reach to
+/// mantissa, so few magnitudes that it holds at most one threshold: entry = (what the lower bits of a magnitude must exceed to
 /// be beyond it) << 8 | (the code before it). A second half is for negative numbers, whose codes fall with the magnitude.
 template <int Bits>
 struct dynamic8_cells {
@@ -123,15 +123,14 @@ struct dynamic8_cells {
       k += here ? 1 : 0;
     }
   }
-  /// The code of the number with these bits.
+  /// The code of the number with these bits, at most 1 in magnitude but for rounding.
   template <class Int>
   [[nodiscard]] LOWRANK_HD constexpr Int code_of(Int bits) const noexcept {
-    // Below the lowest cell everything is zero, and so is the lower end of that cell.
-    Int const negative = bits >> 31,
-              magnitude = smaller(larger(bits & Int{0x7FFFFFFF}, Int{lowest << dropped}), Int{highest << dropped});
+    // Below the lowest cell everything is zero, and so is the lower end of that cell. None is much above 1.
+    Int const negative = bits >> 31, magnitude = larger(bits & Int{0x7FFFFFFF}, Int{lowest << dropped});
     Int const found = lookup(entry.data(), (magnitude >> dropped) + ((negative & Int{count}) - Int{lowest}));
-    Int const beyond = as_count(less(magnitude & Int{rest}, found >> 8)) - Int{1};  // -1 or 0
-    return (found - ((beyond ^ negative) - negative)) & Int{0xFF};
+    Int const beyond = as_mask(less(found >> 8, magnitude & Int{rest}));  // -1 or 0
+    return low_byte(found - ((beyond ^ negative) - negative));
   }
 };
 
@@ -195,18 +194,27 @@ struct affine {
       // Divided first: the difference of two large numbers of different sign is infinite.
       float const s = detail::stored_from_above<Stored>(r.high / (most - 1) - r.low / (most - 1));
       if (s < std::numeric_limits<float>::min()) return {};
-      return {s, -detail::whole_below(r.low / s), 1 / s};
+      auto const with = [&](float scale) {
+        return block_scale{scale, -detail::whole_below(r.low * (1 / scale)), 1 / scale};
+      };
+      auto const out = with(s);
+      // Where the scale was rounded down, both ends may want one code more: the next larger scale then.
+      constexpr float largest_u = 1 - 0x1p-16F;
+      bool const fits = detail::whole_below(r.high * out.inverse + largest_u) + out.zero <= most;
+      return fits ? out : with(detail::stored_from_above<Stored>(s * (1 + 0x1p-21F)));
     } else {
       constexpr float narrowest = 1e-5F;
       float const width = r.high - r.low;
       float const s = detail::stored_from_above<Stored>(
           is_finite(width) ? (width > narrowest ? width : narrowest) / most : r.high / most - r.low / most);
-      return {s, detail::clamped(-detail::nearest_whole(r.low / s), 0.0F, most), 1 / s};
+      return {s, detail::clamped(-detail::nearest_whole(detail::clamped(r.low / s, -far, far)), 0.0F, most), 1 / s};
     }
   }
   template <class Real>
   [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s) noexcept {
-    return settle(detail::nearest_whole(detail::in_units_of(x, s.scale)), s);
+    auto y = detail::in_units_of(x, s.scale);
+    if constexpr (Range == range_rule::as_measured) y = detail::clamped(y, -far, far);
+    return settle(detail::nearest_whole(y), s);
   }
   template <class Real>
   [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s, Real u) noexcept {
@@ -220,6 +228,8 @@ struct affine {
   }
 
  private:
+  static constexpr float far = 0x1p22F;  ///< beyond any code
+
   template <class Real>
   [[nodiscard]] LOWRANK_HD static constexpr auto settle(Real whole, block_scale s) noexcept {
     return truncated(detail::clamped(whole + Real{s.zero}, 0.0F, most));
@@ -377,9 +387,14 @@ struct fp8 {
   }
   template <class Int>
   [[nodiscard]] LOWRANK_HD static constexpr auto value_of(Int q) noexcept {
-    // Read as the low bits of an fp32 it is too small by a power of two; the product also turns subnormals right.
-    auto const raw = from_bits(((q & Int{0x7F}) << (23 - mantissa_bits)) | ((q & Int{0x80}) << 24));
-    return raw * std::remove_const_t<decltype(raw)>{from_bits((127 + 127 - bias) << 23)};
+    constexpr std::int32_t lift = (127 - bias) << 23, smallest_normal = lift + (1 << 23);
+    Int const magnitude = q & Int{0x7F}, raised = magnitude << (23 - mantissa_bits);
+    auto const normal = from_bits(raised + Int{lift});
+    // Read with the exponent of the smallest normal number, which then is too much. Subnormals of fp32, which programs
+    // built with -Ofast take for zero, do not occur.
+    auto const subnormal = from_bits(raised + Int{smallest_normal}) - from_bits(Int{smallest_normal});
+    auto const value = select(less(magnitude, Int{1 << mantissa_bits}), subnormal, normal);
+    return from_bits(bits_of(value) | ((q & Int{0x80}) << 24));
   }
 
  private:

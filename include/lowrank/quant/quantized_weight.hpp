@@ -23,6 +23,18 @@ struct quantized_weight {
   weight_rounding rounding{Codec::dithers ? weight_rounding::stochastic : weight_rounding::nearest};
 
   [[nodiscard]] extents shape() const noexcept { return logical; }
+  /// Whether the codes are as many as the weight has elements, flat or in lines of a row each.
+  [[nodiscard]] bool fits() const noexcept {
+    return codes.layout.size() == logical.size() && (flat() || codes.layout.lines == logical.rows);
+  }
+  /// What it is made of, as rows of memory.
+  [[nodiscard]] matrix_view<std::uint8_t, Space> code_memory() const noexcept {
+    return row_major<Space>(codes.codes, {1, codes.layout.lines * code_bytes<Codec::bits>(codes.layout.length)});
+  }
+  [[nodiscard]] matrix_view<typename Codec::stored, Space> scale_memory() const noexcept {
+    return row_major<Space>(codes.scales,
+                            {1, codes.layout.lines * codes.blocks_a_line() * index_t{Codec::stored_per_block}});
+  }
   [[nodiscard]] index_t row_quantum() const noexcept {
     return flat() && logical.cols > 0 ? Block / std::gcd(logical.cols, index_t{Block}) : 1;
   }
@@ -47,8 +59,7 @@ struct quantized_weight {
  private:
   [[nodiscard]] bool flat() const noexcept { return codes.layout.lines == 1 && logical.rows != 1; }
   [[nodiscard]] blockwise_view<Codec, Block, Space> part(index_t begin, index_t end) const {
-    require<shape_error>(codes.layout.size() == logical.size() && (flat() || codes.layout.lines == logical.rows),
-                         "quantized_weight", "codes of ", codes.layout.lines, " lines of ", codes.layout.length,
+    require<shape_error>(fits(), "quantized_weight", "codes of ", codes.layout.lines, " lines of ", codes.layout.length,
                          " do not fit a weight of ", logical);
     return flat() ? codes.flat_range(begin * logical.cols, end * logical.cols) : codes.line_range(begin, end);
   }

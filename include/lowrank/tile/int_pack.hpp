@@ -108,8 +108,10 @@ template <class T>
 [[nodiscard]] LOWRANK_HD constexpr T select(bool holds, T a, T b) noexcept {
   return holds ? a : b;
 }
-/// 1 where it holds, else 0.
-[[nodiscard]] LOWRANK_HD constexpr std::int32_t as_count(bool holds) noexcept { return holds ? 1 : 0; }
+/// All ones where it holds, else 0.
+[[nodiscard]] LOWRANK_HD constexpr std::int32_t as_mask(bool holds) noexcept { return holds ? -1 : 0; }
+/// For a number of which only the lowest byte is wanted. A register of them drops the rest when it is stored.
+[[nodiscard]] LOWRANK_HD constexpr std::int32_t low_byte(std::int32_t x) noexcept { return x & 0xFF; }
 [[nodiscard]] LOWRANK_HD constexpr std::int32_t lookup(std::int32_t const* table, std::int32_t at) noexcept {
   return table[at];
 }
@@ -149,7 +151,8 @@ template <class T>
 #endif
 [[nodiscard]] LOWRANK_INLINE int_pack smaller(int_pack a, int_pack b) noexcept { return select(less(a, b), a, b); }
 [[nodiscard]] LOWRANK_INLINE int_pack larger(int_pack a, int_pack b) noexcept { return select(less(b, a), a, b); }
-[[nodiscard]] LOWRANK_INLINE int_pack as_count(int_pack holds) noexcept { return int_pack{0} - holds; }
+[[nodiscard]] LOWRANK_INLINE int_pack as_mask(int_pack holds) noexcept { return holds; }
+[[nodiscard]] LOWRANK_INLINE int_pack low_byte(int_pack x) noexcept { return x; }
 [[nodiscard]] LOWRANK_INLINE int_pack lookup(std::int32_t const* table, int_pack at) noexcept {
   int_pack out;
 #if defined(__AVX512F__)
