@@ -118,8 +118,8 @@ struct dynamic8_cells {
       auto const threshold = bits_of(thresholds[static_cast<std::size_t>(k)]);
       bool const here = threshold >> dropped == cell;
       auto const kept = k < least ? least : k > most ? most : k;
-      to[cell - lowest] =
-          (here && k >= least && k < most ? threshold & rest : rest + 1) << 8 | (negative ? zero - kept : zero + kept);
+      std::int32_t const last_before = here && k >= least && k < most ? (threshold & rest) - 1 : rest;
+      to[cell - lowest] = last_before * 256 + (negative ? zero - kept : zero + kept);
       k += here ? 1 : 0;
     }
   }
