@@ -107,11 +107,14 @@ struct dynamic8_cells {
                                 count = highest - lowest + 1;
   std::array<std::int32_t, 2 * static_cast<std::size_t>(count)> entry{};
 
+  enum class half : std::uint8_t { positive, negative };
+
   /// Entries `least` ... `most` of the book; code = zero + entry, or zero - entry for the negative half.
   template <int Size>
-  constexpr void fill_half(magnitude_book<Size> const& book, tie_rule ties, bool negative, std::int32_t zero,
+  constexpr void fill_half(magnitude_book<Size> const& book, tie_rule ties, half which, std::int32_t zero,
                            std::int32_t least, std::int32_t most) noexcept {
     auto const& thresholds = ties == tie_rule::up ? book.from_tie : book.above_tie;
+    bool const negative = which == half::negative;
     auto* const to = entry.data() + (negative ? count : 0);
     std::int32_t k = 0;
     for (std::int32_t cell = lowest; cell <= highest; ++cell) {
@@ -136,18 +139,20 @@ struct dynamic8_cells {
 
 template <tie_rule Ties, std::int32_t LeastNegative>
 [[nodiscard]] constexpr auto make_signed_cells() noexcept {
-  dynamic8_cells<6> out;
+  using cells = dynamic8_cells<6>;
+  cells out;
   // A tie goes to the lower code, which is the larger magnitude of a negative number.
-  out.fill_half(dynamic8_signed_book, Ties, false, 127, 0, 128);
-  out.fill_half(dynamic8_signed_book, Ties == tie_rule::down ? tie_rule::up : tie_rule::down, true, 127, LeastNegative,
-                127);
+  out.fill_half(dynamic8_signed_book, Ties, cells::half::positive, 127, 0, 128);
+  out.fill_half(dynamic8_signed_book, Ties == tie_rule::down ? tie_rule::up : tie_rule::down, cells::half::negative,
+                127, LeastNegative, 127);
   return out;
 }
 template <tie_rule Ties>
 [[nodiscard]] constexpr auto make_unsigned_cells() noexcept {
-  dynamic8_cells<7> out;
-  out.fill_half(dynamic8_unsigned_book, Ties, false, 0, 0, 255);
-  out.fill_half(dynamic8_unsigned_book, Ties, true, 0, 0, 0);  // what is negative becomes zero
+  using cells = dynamic8_cells<7>;
+  cells out;
+  out.fill_half(dynamic8_unsigned_book, Ties, cells::half::positive, 0, 0, 255);
+  out.fill_half(dynamic8_unsigned_book, Ties, cells::half::negative, 0, 0, 0);  // what is negative becomes zero
   return out;
 }
 template <tie_rule Ties, std::int32_t LeastNegative>
