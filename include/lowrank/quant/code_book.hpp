@@ -67,8 +67,8 @@ template <int Decades, signedness Sign>
   constexpr std::array<float, 8> powers{1e-7F, 1e-6F, 1e-5F, 1e-4F, 1e-3F, 1e-2F, 1e-1F, 1e0F};
   for (int i = 0; i < Decades; ++i) {
     int const n = 1 << (Sign == signedness::with_sign ? i : i + 1);
-    for (int k = 0; k < n; ++k)
-      out.value[at++] = torch_midpoint(k, n) * powers[static_cast<std::size_t>(7 - (Decades - 1) + i)];
+    float const power = powers.data()[8 - Decades + i];
+    for (int k = 0; k < n; ++k) out.value[at++] = torch_midpoint(k, n) * power;
   }
   out.value[at] = 1.0F;
   std::ranges::sort(out.value);
