@@ -1,5 +1,6 @@
-// How far a fused step is from the time that its bytes need: goals, so both run in turns.
+// How far a fused step is from the time that its bytes need, and what moments in codes add: goals, so both run in turns.
 #include "lowrank/lowrank.hpp"
+#include "lowrank/rule/quantized_moment.hpp"
 #include "support/moving_bytes.hpp"
 #include "support/numbers.hpp"
 #include "support/turns.hpp"
@@ -8,11 +9,12 @@ namespace {
 
 using namespace lowrank;
 
+template <class Optimizer = adamw>
 struct layer {
   host_executor exec;
-  adamw optimizer{};
+  Optimizer optimizer{};
   matrix<float> g, w;
-  adamw::state<host_space> memory;
+  typename Optimizer::template state<host_space> memory;
   matrix<float> a, b, c, d;  ///< what the loop moves: arrays of its own
 
   explicit layer(benchmark::State const& state)
@@ -29,13 +31,14 @@ struct layer {
   void step() {
     optimizer.step(exec, memory, w.view(), bench::read(g), {.learning_rate = 1e-6F, .weight_decay = 0.01F});
   }
+  void pass() { optimizer.rule.apply(exec, memory.rule, bench::read(g), w.view(), memory.record.data()); }
   void move() { bench::adam_shaped_loop(exec, a.data(), b.data(), c.data(), d.data(), a.shape().size()); }
 };
 
 /// first: a step of AdamW, which reads the gradient once to see that it is finite and then passes over everything once.
 /// second: a loop that reads one array, then a loop that moves 28 bytes an element; together the same 32.
 void adamw_step_and_its_bytes(benchmark::State& state) {
-  layer it{state};
+  layer<> it{state};
   bench::compare(
       state, [&] { it.step(); },
       [&] {
@@ -45,14 +48,21 @@ void adamw_step_and_its_bytes(benchmark::State& state) {
 }
 /// first: the fused pass alone. second: the loop that moves the same 28 bytes an element.
 void adamw_pass_and_its_bytes(benchmark::State& state) {
-  layer it{state};
+  layer<> it{state};
   it.step();  // leaves a record of the step in the state
   bench::compare(
-      state,
-      [&] {
-        it.optimizer.rule.apply(it.exec, it.memory.rule, bench::read(it.g), it.w.view(), it.memory.record.data());
-      },
-      [&] { it.move(); });
+      state, [&] { it.pass(); }, [&] { it.move(); });
+}
+/// first: the fused pass with both moments in codes. second: the same pass with moments in fp32.
+template <class Kind>
+void coded_pass_and_fp32_pass(benchmark::State& state) {
+  using coded = full_rank<rule::elementwise<rule::adam_formula, rule::quantized_moment<Kind>>>;
+  layer<coded> it{state};
+  layer<> plain{state};
+  it.step();
+  plain.step();
+  bench::compare(
+      state, [&] { it.pass(); }, [&] { plain.pass(); });
 }
 void sizes(benchmark::internal::Benchmark* b) {
   b->ArgsProduct({{2048, 4096}, {1, 2}})->ArgNames({"size", "threads"})->Iterations(41);
@@ -60,6 +70,10 @@ void sizes(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK(adamw_step_and_its_bytes)->Apply(sizes);
 BENCHMARK(adamw_pass_and_its_bytes)->Apply(sizes);
+BENCHMARK(coded_pass_and_fp32_pass<rule::moments::bitsandbytes>)->Name("bitsandbytes_pass_and_fp32_pass")->Apply(sizes);
+BENCHMARK(coded_pass_and_fp32_pass<rule::moments::torchao_8bit>)->Name("torchao_8bit_pass_and_fp32_pass")->Apply(sizes);
+BENCHMARK(coded_pass_and_fp32_pass<rule::moments::torchao_4bit>)->Name("torchao_4bit_pass_and_fp32_pass")->Apply(sizes);
+BENCHMARK(coded_pass_and_fp32_pass<rule::moments::torchao_fp8>)->Name("torchao_fp8_pass_and_fp32_pass")->Apply(sizes);
 
 }  // namespace
 

@@ -20,6 +20,13 @@ struct token_view {
 /// Whether a backward pass will follow. Without one, all layers share the memory of one.
 enum class pass : std::uint8_t { training, inference };
 
+/// Bytes of the parts of `activations`.
+struct activation_bytes {
+  index_t streams, layers, logits, rest;
+
+  [[nodiscard]] index_t total() const noexcept { return streams + layers + logits + rest; }
+};
+
 /// The memory of one pass. The backward pass writes each gradient over the value it belongs to, as soon as that value is
 /// not needed any more; so every output gradient dY and every input X of a linear layer is still there when it ends, and
 /// factored gradients take no memory of their own.
@@ -64,6 +71,17 @@ class activations {
     shape_to(sequences, length);
   }
 
+  /// What one of these holds, in bytes, without making it.
+  [[nodiscard]] static activation_bytes bytes_for(llama::config const& c, index_t sequences, index_t length,
+                                                  pass purpose) noexcept {
+    auto const at = slots(c, extent_of(sequences, length), stream_count(c, purpose));
+    constexpr index_t each{sizeof(T)};
+    index_t const layers = purpose == pass::training ? c.layers : 1;
+    index_t const streams = (at.shared - at.streams) * each, logits = (at.scratch - at.logits) * each;
+    index_t const tables = 2 * c.sequence * (c.head_width() / 2) * each;
+    return {streams, layers * at.layer * each, logits,
+            at.shared * each - streams - logits + sequences * length * index_t{sizeof(double)} + tables};
+  }
   /// Everything held, in bytes.
   [[nodiscard]] index_t bytes() const noexcept {
     return storage_.bytes() + token_losses_.bytes() + cosines_.bytes() + sines_.bytes();
@@ -140,18 +158,23 @@ class activations {
   [[nodiscard]] static extent extent_of(index_t sequences, index_t length) noexcept {
     return {sequences, length, sequences * length, (length + 31) / 32 * 32};
   }
-  [[nodiscard]] index_t stream_count() const noexcept { return purpose_ == pass::training ? config_.layers + 1 : 2; }
+  [[nodiscard]] static index_t stream_count(llama::config const& c, pass purpose) noexcept {
+    return purpose == pass::training ? c.layers + 1 : 2;
+  }
   [[nodiscard]] layout slots(extent const& e) const noexcept {
-    index_t const t = e.tokens, d = config_.width;
+    return slots(config_, e, stream_count(config_, purpose_));
+  }
+  [[nodiscard]] static layout slots(llama::config const& c, extent const& e, index_t streams) noexcept {
+    index_t const t = e.tokens, d = c.width;
     layout out{};
     out.final_scale = padded(t * d);
     out.logits = out.final_scale + padded(t);
-    out.scratch = out.logits + padded(t * config_.vocabulary);
-    out.partials = out.scratch + padded(t * std::max(config_.ffn, d));
+    out.scratch = out.logits + padded(t * c.vocabulary);
+    out.partials = out.scratch + padded(t * std::max(c.ffn, d));
     out.streams = out.partials + padded((t + rows_per_task - 1) / rows_per_task * d);
-    out.shared = out.streams + stream_count() * padded(t * d);
-    out.layer = 4 * padded(t * d) + padded(t * (d + 2 * config_.kv_width())) + padded(t * 2 * config_.ffn) +
-                padded(t * config_.ffn) + 2 * padded(t) + padded(t * config_.heads * e.padded);
+    out.shared = out.streams + streams * padded(t * d);
+    out.layer = 4 * padded(t * d) + padded(t * (d + 2 * c.kv_width())) + padded(t * 2 * c.ffn) + padded(t * c.ffn) +
+                2 * padded(t) + padded(t * c.heads * e.padded);
     return out;
   }
   [[nodiscard]] view<T> shared(index_t offset, index_t cols) noexcept {

@@ -134,6 +134,7 @@ inline void write_page(std::filesystem::path const& page, demo_settings const& s
     out << "</tr>";
   }
   out << "</table>";
+  if (auto const note = note_on_weights(runs); !note.empty()) out << "<p>" << note << "</p>";
   detail::write_bases(out, s, runs);
   out << "</div>";
   for (auto const& f : figures)

@@ -45,9 +45,11 @@ struct report_row {
       {"learning rate", [](auto const& r) { return decimal(r.learning_rate, 4); }},
       {"validation loss (nats a byte)", [](auto const& r) { return decimal(r.validation_loss, 4); }},
       {"perplexity", [](auto const& r) { return decimal(r.perplexity(), 3); }},
+      {"weight bytes, as stored", [](auto const& r) { return mebibytes(r.weight_bytes); }},
       {"optimizer bytes, from the shapes", [](auto const& r) { return mebibytes(r.optimizer_bytes); }},
       {"optimizer bytes, as allocated", [](auto const& r) { return mebibytes(r.optimizer_bytes_counted); }},
-      {"  of the low-rank matrices",
+      {"weights and optimizer", [](auto const& r) { return mebibytes(r.weight_bytes + r.optimizer_bytes); }},
+      {"  optimizer of low-rank matrices",
        [](auto const& r) { return r.low_rank_bytes > 0 ? mebibytes(r.low_rank_bytes) : "-"; }},
       {"  as a share of AdamW's",
        [](auto const& r) {
@@ -64,6 +66,15 @@ struct report_row {
        [](auto const& r) { return r.refresh_count() > 0 ? decimal(r.refresh_seconds(), 2) : "-"; }},
       {"weights with factored gradients", [](auto const& r) { return decimal(static_cast<double>(r.factored), 0); }},
   };
+}
+
+/// What "as stored" leaves out, where some run has int8 weights.
+[[nodiscard]] inline std::string note_on_weights(std::vector<run_result> const& runs) {
+  bool const any = std::any_of(runs.begin(), runs.end(), [](auto const& r) { return r.choice.has_int8_weights(); });
+  return any ? "int8 weights: the codes are what is stepped, saved and counted; the model's passes read an fp32 copy "
+               "of what "
+               "they stand for, which is not counted."
+             : "";
 }
 
 /// As many runs beside each other as fit a wide terminal; the optimizer over what is particular to the run.
@@ -90,6 +101,7 @@ inline void print_table(std::vector<run_result> const& runs) {
       line("", [&](auto const& run) { return parts(run).second; });
     for (auto const& row : report_rows()) line(row.heading, row.value);
   }
+  if (auto const note = note_on_weights(runs); !note.empty()) std::printf("\n%s\n", note.c_str());
 }
 
 [[nodiscard]] inline std::string processor_name() {
@@ -124,6 +136,7 @@ inline void print_table(std::vector<run_result> const& runs) {
                        {"finder", s.finders},
                        {"refresh", s.refreshes},
                        {"transport", s.transports},
+                       {"rounding", s.roundings},
                        {"galore_options", s.galore_options},
                        {"warmup", s.warmup},
                        {"floor", s.floor},
@@ -158,6 +171,7 @@ inline void print_table(std::vector<run_result> const& runs) {
       run["refresh"] = r.choice.refresh;
       run["transport"] = r.choice.transport;
       if (r.choice.gap > 0) run["gap"] = r.choice.gap;
+      if (r.choice.has_int8_weights()) run["rounding"] = r.choice.rounding;
     }
     run_history::visit(r.history,
                        [&](std::string const& name, std::vector<float> const& curve) { run["history"][name] = curve; });

@@ -28,8 +28,9 @@ struct demo_settings {
   double adamw_rate{2e-3}, galore_rate{2e-2};  ///< each the best of its grid (bench/tune_demo.py)
   index_t rank{64};
   double scale{0.25};
-  // Every combination of these is a run of GaLore.
-  std::vector<std::string> finders{"randomized"}, refreshes{"every"}, transports{"keep"};
+  // Every combination of these is a run of GaLore. The usual refresh is lazy for Q-GaLore, every for others; roundings
+  // are of int8 weights, which Q-GaLore has.
+  std::vector<std::string> finders{"randomized"}, refreshes{"usual"}, transports{"keep"}, roundings{"stochastic"};
   std::vector<index_t> gaps{50};
   std::string galore_options;
   std::uint64_t seed{1};

@@ -61,7 +61,7 @@ with tempfile.TemporaryDirectory() as place:
     folder = Path(place)
     (folder / "text").write_bytes(b"The quality of mercy is not strain'd, it droppeth as the gentle rain from heaven. " * 200)
     tracked = ["--finder", "tracked", "--refresh", "lazy", "--transport", "rotate"]
-    for optimizer, *further in (["galore_adamw"], ["adamw"], ["galore_adamw", *tracked]):
+    for optimizer, *further in (["galore_adamw"], ["adamw"], ["q_galore_adamw_8bit"], ["galore_adamw", *tracked]):
         steps = ["--optimizer", optimizer, "--steps", "400", "--checkpoint-every", "50", *further]
         report = folder / "report.json"
         run(command(folder, "whole", *steps, "--threads", "2", "--report", str(report)), says="validation loss")
@@ -117,6 +117,21 @@ with tempfile.TemporaryDirectory() as place:
                    "--gap", "1")["history"]
     assert [n > 0 for n in history["plain_steps"]] == [n > 0 for n in history["refreshing_steps"]], history["plain_steps"]
     assert sum(history["refreshing_steps"]) == 12 * matrices, history["refreshing_steps"]
+
+    # int8 weights are a quarter of fp32 ones and their scales; each rounding is a run.
+    report.unlink()
+    text = run(command(folder, "rounded", "--optimizer", "galore,galore_adamw_8bit,q_galore_adamw_8bit", "--rounding",
+                       "stochastic,nearest", "--steps", "30", "--report", str(report)))
+    runs = {one["name"]: one for one in json.loads(report.read_text())["runs"]}
+    roundings = [f"q_galore_adamw_8bit {rounding}" for rounding in ("stochastic", "nearest")]
+    assert list(runs) == ["galore_adamw", "galore_adamw_8bit", *roundings], list(runs)
+    assert [runs[name]["rounding"] for name in roundings] == ["stochastic", "nearest"] and "nearest" in text
+    for name, one in runs.items():
+        assert one["optimizer_bytes"] == one["optimizer_bytes_predicted"], bytes_of(one)
+        assert one["refresh"] == ("lazy" if name in roundings else "every"), one["refresh"]
+    floats, codes = (runs[name]["weight_bytes"] for name in ("galore_adamw", roundings[0]))
+    assert floats / 4 < codes < floats, (floats, codes)
+    assert runs[roundings[0]]["history"]["loss"] != runs[roundings[1]]["history"]["loss"]
 
     run(command(folder, "whole", "--optimizer", "adamw", "--steps", "401", "--resume"), expect=1, says="belongs to another run")
     damaged = folder / "whole-adamw.safetensors"

@@ -27,22 +27,10 @@ class gradients {
   gradients(parameters<T> const& model, std::span<gradient_form const> forms,
             gradient_storage storage = gradient_storage::kept)
       : storage_{storage}, forms_(forms.begin(), forms.end()) {
-    lowrank::require(static_cast<index_t>(forms.size()) == model.count(), "llama::gradients",
-                     "needs one form for each of ", model.count(), " parameters, got ", forms.size());
-    index_t total = 0, largest_shared = 0;
-    for (index_t i = 0; i < model.count(); ++i) {
-      lowrank::require(form(i) != gradient_form::factored || model[i].is_linear(), "llama::gradients",
-                       "only linear weights have factors, got ", model[i].name);
-      slots_.push_back({-1, model[i].shape});
-      if (form(i) != gradient_form::dense) continue;
-      index_t const size = model[i].shape.size();
-      if (shares(model[i])) largest_shared = std::max(largest_shared, size);
-      else slots_.back().offset = std::exchange(total, total + rounded(size));
-    }
-    for (index_t i = 0; i < model.count(); ++i)
-      if (form(i) == gradient_form::dense && shares(model[i])) slots_[static_cast<std::size_t>(i)].offset = total;
-    shares_memory_ = largest_shared > 0;
-    memory_ = lowrank::buffer<T>{total + largest_shared};
+    auto where = layout_of(model.list(), forms, storage);
+    slots_ = std::move(where.slots);
+    shares_memory_ = where.largest_shared > 0;
+    memory_ = lowrank::buffer<T>{where.own + where.largest_shared};
   }
   /// All dense.
   explicit gradients(parameters<T> const& model, gradient_storage storage = gradient_storage::kept)
@@ -59,16 +47,43 @@ class gradients {
   /// Whether some dense gradients live in one buffer, so that micro-batches cannot add to them.
   [[nodiscard]] bool shares_memory() const noexcept { return shares_memory_; }
   [[nodiscard]] index_t bytes() const noexcept { return memory_.bytes(); }
+  /// The same without making them.
+  [[nodiscard]] static index_t bytes_for(std::span<parameter const> list, std::span<gradient_form const> forms,
+                                         gradient_storage storage) {
+    auto const where = layout_of(list, forms, storage);
+    return (where.own + where.largest_shared) * index_t{sizeof(T)};
+  }
 
  private:
   struct slot {
     index_t offset;
     lowrank::extents shape;
   };
-  [[nodiscard]] bool shares(parameter const& p) const noexcept {
-    return storage_ == gradient_storage::one_at_a_time && p.is_linear();
-  }
+  struct layout {
+    std::vector<slot> slots;
+    index_t own{}, largest_shared{};  ///< elements
+  };
   [[nodiscard]] static index_t rounded(index_t count) noexcept { return (count + 15) / 16 * 16; }
+  /// The shared buffer comes last.
+  [[nodiscard]] static layout layout_of(std::span<parameter const> list, std::span<gradient_form const> forms,
+                                        gradient_storage storage) {
+    lowrank::require(forms.size() == list.size(), "llama::gradients", "needs one form for each of ", list.size(),
+                     " parameters, got ", forms.size());
+    layout out;
+    auto const shares = [&](parameter const& p) { return storage == gradient_storage::one_at_a_time && p.is_linear(); };
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      lowrank::require(forms[i] != gradient_form::factored || list[i].is_linear(), "llama::gradients",
+                       "only linear weights have factors, got ", list[i].name);
+      out.slots.push_back({-1, list[i].shape});
+      if (forms[i] != gradient_form::dense) continue;
+      index_t const size = list[i].shape.size();
+      if (shares(list[i])) out.largest_shared = std::max(out.largest_shared, size);
+      else out.slots.back().offset = std::exchange(out.own, out.own + rounded(size));
+    }
+    for (std::size_t i = 0; i < list.size(); ++i)
+      if (forms[i] == gradient_form::dense && shares(list[i])) out.slots[i].offset = out.own;
+    return out;
+  }
 
   gradient_storage storage_;
   std::vector<gradient_form> forms_;

@@ -45,19 +45,24 @@ void describe_bases(CLI::App& app, demo_settings& s) {
   };
   list("--finder", s.finders, "how GaLore finds bases: randomized, svd, warm, tracked, stiefel; lists are compared",
        CLI::IsMember({"randomized", "svd", "warm", "tracked", "stiefel"}));
-  list("--refresh", s.refreshes, "when: every, staggered, lazy, energy, budget; lists are compared",
-       CLI::IsMember({"every", "staggered", "lazy", "energy", "budget"}));
+  list("--refresh", s.refreshes,
+       "when: every, staggered, lazy, energy, budget; usual is lazy for q_galore_adamw_8bit, else every; lists are "
+       "compared",
+       CLI::IsMember({"usual", "every", "staggered", "lazy", "energy", "budget"}));
   list("--gap", s.gaps, "steps between bases for every and staggered, at first for lazy; lists are compared",
        CLI::Range(1, 1 << 30));
   list("--transport", s.transports, "what becomes of the moments then: keep, reset, rotate; lists are compared",
        CLI::IsMember({"keep", "reset", "rotate"}));
+  list("--rounding", s.roundings, "of q_galore_adamw_8bit's int8 weights: stochastic, nearest; lists are compared",
+       CLI::IsMember({"stochastic", "nearest"}));
 }
 
 void describe(CLI::App& app, demo_settings& s) {
   app.add_option("--text", s.text, "text to train on; the last tenth validates")->required()->check(CLI::ExistingFile);
-  app.add_option("--optimizer", s.optimizers,
-                 "adamw, adafactor, lion, sgd, galore_adamw, galore_adafactor, galore_sgd, galore_lion; galore is "
-                 "short for galore_adamw")
+  app.add_option(
+         "--optimizer", s.optimizers,
+         "adamw, adafactor, lion, sgd, galore_adamw, galore_adafactor, galore_sgd, galore_lion; galore is "
+         "short for galore_adamw; adamw_8bit, galore_adamw_8bit, q_galore_adamw_8bit and others that by_name knows")
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--steps", s.steps)->check(CLI::Range(1, 1 << 30))->capture_default_str();

@@ -19,7 +19,10 @@ namespace llama {
   if (choice.refresh == "budget")
     text += ", tokens=" + std::to_string(s.batch * s.model.sequence * s.micro_batches) +
             ", budget_gradient=" + (form == gradient_form::factored ? "factored" : "dense");
-  if (choice.optimizer == "galore_adamw") text += ", epsilon=corrected_root, decay=before, eps=1e-8";
+  // All in torch's conventions, so that runs differ in what their names say.
+  if (choice.optimizer == "galore_adamw") text += ", epsilon=corrected_root, eps=1e-8";
+  if (choice.optimizer.find("adamw") != std::string::npos) text += ", decay=before";
+  if (choice.refresh == "lazy") text += ", likeness=subspace";
   if (s.micro_batches > 1) text += ", accumulate=projected";
   if (!s.galore_options.empty()) text += ", " + s.galore_options;
   return text;
@@ -31,6 +34,7 @@ namespace llama {
   for (auto const* name : {"refresh", "update_proj_gap", "cos_threshold", "gamma_proj", "queue_size", "longest_gap",
                            "likeness", "tolerance", "settle", "smoothing", "share", "tokens", "budget_gradient"})
     (void)out.take(name, std::string_view{});
+  out.set("refresh", "every");
   out.set("update_proj_gap", "1000000000");
   return out;
 }
@@ -65,8 +69,11 @@ template <class Executor>
   };
 }
 
-/// GaLore on attention and feed-forward matrices, AdamW on the rest (embedding, head, norms) at scale times the learning
-/// rate, so that one number is tuned for both kinds of run. `times_of(tensor)` is where a matrix in a subspace leaves
+/// Names of the matrices that live in a subspace.
+[[nodiscard]] inline auto in_subspace() { return lowrank::matrices_named({"_proj."}); }
+
+/// GaLore on attention and feed-forward matrices, AdamW on the rest (embedding, head, norms), with 8-bit moments where
+/// GaLore has them, at scale times the learning rate, so that one number is tuned for both kinds of run. `times_of(tensor)` is where a matrix in a subspace leaves
 /// its step_times.
 /// Throws: argument_error for options that by_name refuses.
 template <class Executor, class Times>
@@ -76,7 +83,7 @@ template <class Executor, class Times>
   std::vector<lowrank::parameter_group<Executor>> out;
   lowrank::parameter_options options{.weight_decay = static_cast<float>(s.weight_decay)};
   if (choice.is_low_rank()) {
-    out.push_back({lowrank::matrices_named({"_proj."}),
+    out.push_back({in_subspace(),
                    [make = subspace_factory(s, choice, context), times_of](
                        Executor& exec, lowrank::extents shape,
                        std::uint32_t tensor) -> std::unique_ptr<lowrank::matrix_optimizer<Executor>> {
@@ -85,7 +92,8 @@ template <class Executor, class Times>
                    options});
     options.learning_rate_scale = s.scale;
   }
-  std::string const rest = choice.is_low_rank() ? "adamw" : choice.optimizer;
+  bool const in_8_bits = choice.optimizer.ends_with("8bit");
+  std::string const rest = !choice.is_low_rank() ? choice.optimizer : in_8_bits ? "adamw_8bit" : "adamw";
   out.push_back({lowrank::every_parameter, lowrank::by_name<Executor>(rest, lowrank::option_list{}).make, options});
   return out;
 }

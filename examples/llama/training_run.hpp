@@ -9,6 +9,7 @@
 #include "data.hpp"
 #include "demo_settings.hpp"
 #include "generate.hpp"
+#include "int8_matrices.hpp"
 #include "lowrank/io/checkpoint.hpp"
 #include "lowrank/optim/presets.hpp"
 #include "lowrank/optim/schedule.hpp"
@@ -57,6 +58,7 @@ class training_run {
     result_.choice = choice_;
     result_.learning_rate = choice_.is_low_rank() ? settings.galore_rate : settings.adamw_rate;
     initialise(exec_, model_, {.seed = settings.seed});
+    if (choice_.has_int8_weights()) int8_.emplace(exec_, model_, in_subspace(), rounding());
     auto& h = result_.history;
     for (auto* const each : {&h.refreshing_seconds, &h.refreshing_steps, &h.plain_seconds, &h.plain_steps})
       each->resize(static_cast<std::size_t>(model_.count()));
@@ -64,8 +66,10 @@ class training_run {
     index_t const before = allocated_bytes();
     set_.emplace(optimizer_groups<Executor>(settings, choice_, context_, [this](std::uint32_t i) { return times(i); }),
                  settings.micro_batches > 1 ? lowrank::micro_batches::many : lowrank::micro_batches::one);
-    for (index_t i = 0; i < model_.count(); ++i)
-      set_->add(exec_, model_[i].name, lowrank::fp32_weight<>{model_.weight(i)});
+    for (index_t i = 0; i < model_.count(); ++i) {
+      if (in_int8(i)) set_->add(exec_, model_[i].name, int8_->weight(i));
+      else set_->add(exec_, model_[i].name, lowrank::fp32_weight<>{model_.weight(i)});
+    }
     result_.optimizer_bytes_counted = allocated_bytes() - before;
     choose_forms();
     exec_.reserve(set_->workspace_bytes(memory_.tokens()));
@@ -103,6 +107,10 @@ class training_run {
   [[nodiscard]] step_times times(std::size_t i) {
     auto& h = result_.history;
     return {h.refreshing_seconds[i], h.refreshing_steps[i], h.plain_seconds[i], h.plain_steps[i]};
+  }
+  [[nodiscard]] bool in_int8(index_t i) const { return int8_ && int8_->has(i); }
+  [[nodiscard]] lowrank::weight_rounding rounding() const {
+    return choice_.rounding == "nearest" ? lowrank::weight_rounding::nearest : lowrank::weight_rounding::stochastic;
   }
   void choose_forms() {
     std::vector<gradient_form> forms(static_cast<std::size_t>(model_.count()), gradient_form::dense);
@@ -148,6 +156,7 @@ class training_run {
             set_->accumulate_one(exec_, i, gradient(i));
             if (last) set_->step_one_accumulated(exec_, i, options);
           }
+          if (last && in_int8(i)) int8_->decode(exec_, model_, i);
         });
       };
       loss += loss_and_gradients(exec_, model_, batch_.view(), memory_, *gradients_, {}, on_gradient) /
@@ -158,6 +167,8 @@ class training_run {
         if (many == 1) set_->step(exec_, all_, options);
         else set_->accumulate(exec_, all_);
         if (many > 1 && last) set_->step_accumulated(exec_, options);
+        for (index_t i = 0; last && i < model_.count(); ++i)
+          if (in_int8(i)) int8_->decode(exec_, model_, i);
       });
     }
     auto& h = result_.history;
@@ -226,7 +237,7 @@ class training_run {
     auto& r = result_;
     r.tokens_per_step = memory_.tokens() * settings_.micro_batches;
     r.parameters = static_cast<index_t>(model_.flat().size());
-    r.weight_bytes = model_.bytes();
+    r.weight_bytes = int8_ ? int8_->stored_bytes(model_) : model_.bytes();
     r.gradient_bytes = gradients_->bytes();
     r.activation_bytes = memory_.bytes();
     r.workspace_bytes = exec_.bytes();
@@ -260,13 +271,15 @@ class training_run {
         << settings_.weight_decay;
     if (choice_.is_low_rank()) out << " " << galore_options(settings_, choice_, gradient_form::dense);
     if (choice_.refresh == "budget") out << " gradient " << static_cast<int>(settings_.gradient);
+    if (choice_.has_int8_weights()) out << " " << choice_.rounding;
     return out.str();
   }
   void save(index_t step) const {
     lowrank::checkpoint_writer out;
     out.add("optimizer", *set_);
+    if (int8_) out.add("int8", *int8_);
     for (index_t i = 0; i < model_.count(); ++i)
-      out.add_tensor("model." + model_[i].name, lowrank::matrix_view<float const>(model_.weight(i)));
+      if (!in_int8(i)) out.add_tensor("model." + model_[i].name, lowrank::matrix_view<float const>(model_.weight(i)));
     run_history::visit(result_.history, [&](std::string const& name, std::vector<float> const& curve) {
       out.add_tensor("history." + name, std::span<float const>{curve});
     });
@@ -287,7 +300,11 @@ class training_run {
                                         run == in.metadata().end() ? "?" : run->second, "\", this one is \"",
                                         identity(), "\"");
     in.load("optimizer", *set_);
-    for (index_t i = 0; i < model_.count(); ++i) in.read("model." + model_[i].name, model_.weight(i));
+    if (int8_) in.load("int8", *int8_);
+    for (index_t i = 0; i < model_.count(); ++i) {
+      if (in_int8(i)) int8_->decode(exec_, model_, i);
+      else in.read("model." + model_[i].name, model_.weight(i));
+    }
     run_history::visit(result_.history, [&](std::string const& name, std::vector<float>& curve) {
       for (auto const& tensor : in.tensors())
         // Those with an entry a parameter have their size, and stopwatches point into them.
@@ -306,6 +323,7 @@ class training_run {
   lowrank::by_name_context<Executor> context_;
   corpus text_;
   parameters<float> model_;
+  std::optional<int8_matrices<Executor>> int8_;
   activations<float> memory_;
   windows batch_;
   lowrank::schedule::warmup_cosine schedule_;

@@ -54,7 +54,11 @@ std::vector<configuration> every_kind() {
        "proj_type=full, basis_format=bf16"},
       {"galore_lion",
        "rank=16, finder=warm, fresh=0, refresh=energy, settle=1, longest_gap=2, energy_rank=0.5, least_rank=2, "
-       "rank_multiple=2, proj_type=reverse_std"}};
+       "rank_multiple=2, proj_type=reverse_std"},
+      {"galore_adamw_8bit", "rank=6, update_proj_gap=3, transport=rotate, basis_format=int8"},
+      {"galore_adamw",
+       "rank=6, update_proj_gap=2, finder=stiefel, proj_type=full, basis_format=int4, transport=rotate"},
+      {"q_galore_adamw_8bit", "rank=6, update_proj_gap=2, finder=randomized, queue_size=2, cos_threshold=0.01"}};
 }
 /// Whether a short run goes through every phase at full rank, so that it takes all the scratch that was asked for.
 bool goes_through_all(configuration const& c) {
@@ -69,7 +73,10 @@ std::vector<configuration> every_full_rank() {
           {"sgd", "momentum=0.9, nesterov=true"},
           {"lion", ""},
           {"adafactor", ""},
-          {"adafactor", "beta1=0.9, scale_parameter=true"}};
+          {"adafactor", "beta1=0.9, scale_parameter=true"},
+          {"adamw_8bit", ""},
+          {"adamw_4bit_torchao", ""},
+          {"adamw_fp8_torchao", ""}};
 }
 
 /// A weight in each of its formats over memory of its own.
@@ -77,15 +84,20 @@ struct weights {
   matrix<float> values;
   matrix<bf16> narrow;
   matrix<fp16> half;
+  blockwise<codec::affine<8>> codes;
 
-  explicit weights(extents shape) : values{random_matrix(shape, 1)}, narrow{shape}, half{shape} {
+  explicit weights(extents shape)
+      : values{random_matrix(shape, 1)}, narrow{shape}, half{shape}, codes{{1, shape.size()}} {
     for (index_t e = 0; e < shape.size(); ++e) narrow.data()[e] = to_bf16(values.data()[e]);
     for (index_t e = 0; e < shape.size(); ++e) half.data()[e] = to_fp16(values.data()[e]);
   }
   std::vector<any_weight<host_executor>> all() {
-    return {fp32_weight<>{values.view()}, bf16_weight<>{narrow.view()},
-            bf16_weight<>{narrow.view(), weight_rounding::nearest}, master_weight<bf16>{narrow.view(), values.view()},
-            master_weight<fp16>{half.view(), values.view()}};
+    return {fp32_weight<>{values.view()},
+            bf16_weight<>{narrow.view()},
+            bf16_weight<>{narrow.view(), weight_rounding::nearest},
+            master_weight<bf16>{narrow.view(), values.view()},
+            master_weight<fp16>{half.view(), values.view()},
+            as_weight(codes, values.shape())};
   }
 };
 

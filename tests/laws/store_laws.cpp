@@ -13,12 +13,19 @@ using namespace lowrank_test;
 
 TEST_SUITE_BEGIN("store laws");
 
+/// How far a kept number may be from the given one: a part of itself, and a part of the span of all numbers and zero.
+struct error_of {
+  double relative{}, of_span{};
+};
 template <class Format>
-constexpr double unit = 0;
+constexpr error_of error{};
 template <>
-constexpr double unit<format::fp32> = 0;
+constexpr error_of error<format::bf16>{.relative = 0x1p-8};  // half a unit in the last of 8 digits
+// Half a step of a block as wide as everything; its scale is rounded up to bf16.
 template <>
-constexpr double unit<format::bf16> = 0x1p-8;  // half a unit in the last of 8 digits, relative
+constexpr error_of error<format::int8>{.of_span = 0.505 / 255};
+template <>
+constexpr error_of error<format::int4>{.of_span = 0.505 / 15};
 
 matrix<float> columns(index_t m, index_t r, std::uint64_t seed) {
   auto const q = orthonormal_columns(m, r, seed);
@@ -27,15 +34,34 @@ matrix<float> columns(index_t m, index_t r, std::uint64_t seed) {
     for (index_t c = 0; c < r; ++c) p(i, c) = static_cast<float>(q(c, i));
   return p;
 }
-void check_close(matrix_view<float const> kept, matrix_view<float const> given, double relative) {
+void check_close(matrix_view<float const> kept, matrix_view<float const> given, error_of allowed) {
   REQUIRE(kept.shape() == given.shape());
+  double low = 0, high = 0;
+  for (index_t i = 0; i < given.rows; ++i)
+    for (index_t j = 0; j < given.cols; ++j)
+      low = std::min<double>(low, given(i, j)), high = std::max<double>(high, given(i, j));
   for (index_t i = 0; i < kept.rows; ++i)
     for (index_t j = 0; j < kept.cols; ++j)
-      REQUIRE(std::abs(kept(i, j) - given(i, j)) <= static_cast<float>(relative) * std::abs(given(i, j)));
+      REQUIRE(std::abs(static_cast<double>(kept(i, j)) - static_cast<double>(given(i, j))) <=
+              allowed.relative * std::abs(static_cast<double>(given(i, j))) + allowed.of_span * (high - low));
 }
 
+/// p as finders give it: packed as the weight lies.
+struct candidate {
+  candidate(side where, matrix<float> const& p) : memory{p.shape()}, shape{p.shape()}, where{where} {
+    auto const to = natural<host_space>(where, memory.data(), shape);
+    for (index_t i = 0; i < shape.rows; ++i)
+      for (index_t c = 0; c < shape.cols; ++c) to(i, c) = p(i, c);
+  }
+  [[nodiscard]] matrix_view<float const> view() const { return natural<host_space>(where, memory.data(), shape); }
+
+  matrix<float> memory;
+  extents shape;
+  side where;
+};
+
 TEST_CASE_TEMPLATE("open(assign(c)) is c to the format's error, on either side and at any rank up to the capacity",
-                   Format, format::fp32, format::bf16) {
+                   Format, format::fp32, format::bf16, format::int8, format::int4) {
   host_executor exec{{.threads = 2, .scratch_bytes = 1 << 18}};
   using dense = basis_store<dense_map<host_space>, Format>;
   using pair = basis_store<pair_map<host_space>, Format>;
@@ -47,20 +73,20 @@ TEST_CASE_TEMPLATE("open(assign(c)) is c to the format's error, on either side a
           auto kept = dense::init(g, capacity);
           CHECK(state_bytes(kept) == dense::bytes(g, capacity));
           auto const p = columns(g.rows, r, 3);
-          dense::assign(exec, kept, where, {read(p)});
+          dense::assign(exec, kept, where, {candidate{where, p}.view()});
           auto const before = exec.arena().available();
-          check_close(dense::open(exec, kept, where, g, r).p, read(p), unit<Format>);
+          check_close(dense::open(exec, kept, where, g, r).p, read(p), error<Format>);
           CHECK(before - exec.arena().available() == dense::open_bytes(g, r));
 
           auto both = pair::init(g, capacity);
           CHECK(state_bytes(both) == pair::bytes(g, capacity));
           auto const q = columns(g.cols, r, 4);
-          pair::assign(exec, both, where, {read(p), read(q)});
+          pair::assign(exec, both, where, {candidate{side::left, p}.view(), candidate{side::right, q}.view()});
           auto const between = exec.arena().available();
           auto const opened = pair::open(exec, both, where, g, r);
           CHECK(between - exec.arena().available() == pair::open_bytes(g, r));
-          check_close(opened.u, read(p), unit<Format>);
-          check_close(opened.v, read(q), unit<Format>);
+          check_close(opened.u, read(p), error<Format>);
+          check_close(opened.v, read(q), error<Format>);
         }
 }
 

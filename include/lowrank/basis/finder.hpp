@@ -26,6 +26,7 @@ struct finder_traits {
   bool reads_momentum{false};
 };
 
+/// A finder whose settings decide may have `wants()`: the traits it needs after all, so that nothing is decoded for it in vain.
 /// A finder writes an orthonormal candidate, or sets *failed (not converged, input it cannot use); the old basis is then
 /// kept. The candidate's shape says the rank. It may touch nothing else but its own state, and that only when it succeeds.
 template <class F, class E, class G>

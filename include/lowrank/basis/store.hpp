@@ -37,7 +37,8 @@ using int8 = quantized<codec::affine<8, codec::range_rule::with_zero>>;
 
 namespace detail {
 
-/// One dense m x r matrix in a number format, packed in the weight's orientation.
+/// One dense m x r matrix in a number format, packed in the weight's orientation. The format is a value, so that one which
+/// is chosen at run time fits; those above have nothing to say at run time.
 template <class Format, memory_space Space>
 class kept_matrix {
   using element = typename Format::element;
@@ -45,13 +46,13 @@ class kept_matrix {
 
  public:
   kept_matrix() = default;
-  kept_matrix(index_t rows, index_t capacity) : values_{rows * capacity} {}
+  kept_matrix(index_t rows, index_t capacity, Format = {}) : values_{rows * capacity} {}
 
-  [[nodiscard]] static constexpr index_t bytes(index_t rows, index_t r) noexcept {
+  [[nodiscard]] static constexpr index_t bytes(index_t rows, index_t r, Format = {}) noexcept {
     return rows * r * index_t{sizeof(element)};
   }
   /// Scratch that `open` takes.
-  [[nodiscard]] static constexpr index_t open_bytes(index_t rows, index_t r) noexcept {
+  [[nodiscard]] static constexpr index_t open_bytes(index_t rows, index_t r, Format = {}) noexcept {
     return in_place ? 0 : scratch_bytes<float>(rows * r);
   }
   template <executor E>
@@ -77,14 +78,16 @@ class kept_matrix {
 /// The same in codes.
 template <block_codec Codec, int Block, memory_space Space>
 class kept_matrix<format::quantized<Codec, Block>, Space> {
+  using format_type = format::quantized<Codec, Block>;
+
  public:
   kept_matrix() = default;
-  kept_matrix(index_t rows, index_t capacity) : codes_{{1, rows * capacity}} {}
+  kept_matrix(index_t rows, index_t capacity, format_type = {}) : codes_{{1, rows * capacity}} {}
 
-  [[nodiscard]] static constexpr index_t bytes(index_t rows, index_t r) noexcept {
+  [[nodiscard]] static constexpr index_t bytes(index_t rows, index_t r, format_type = {}) noexcept {
     return blockwise_bytes<Codec, Block>({1, rows * r});
   }
-  [[nodiscard]] static constexpr index_t open_bytes(index_t rows, index_t r) noexcept {
+  [[nodiscard]] static constexpr index_t open_bytes(index_t rows, index_t r, format_type = {}) noexcept {
     return scratch_bytes<float>(rows * r);
   }
   template <executor E>
@@ -122,11 +125,13 @@ struct basis_store<dense_map<Space>, Format> {
     kept p;
     friend void visit_state(state& s, auto&& f) { visit_state(s.p, f); }
   };
-  [[nodiscard]] static constexpr index_t bytes(extents g, index_t r) noexcept { return kept::bytes(g.rows, r); }
-  [[nodiscard]] static constexpr index_t open_bytes(extents g, index_t r) noexcept {
-    return kept::open_bytes(g.rows, r);
+  [[nodiscard]] static constexpr index_t bytes(extents g, index_t r, Format const& f = {}) noexcept {
+    return kept::bytes(g.rows, r, f);
   }
-  [[nodiscard]] static state init(extents g, index_t r) { return {kept{g.rows, r}}; }
+  [[nodiscard]] static constexpr index_t open_bytes(extents g, index_t r, Format const& f = {}) noexcept {
+    return kept::open_bytes(g.rows, r, f);
+  }
+  [[nodiscard]] static state init(extents g, index_t r, Format const& f = {}) { return {kept{g.rows, r, f}}; }
   template <executor E>
   static void assign(E& exec, state& s, side where, map const& candidate) {
     s.p.assign(exec, where, candidate.p);
@@ -149,13 +154,15 @@ struct basis_store<pair_map<Space>, Format> {
       visit_state(s.v, prefixed(f, "right."));
     }
   };
-  [[nodiscard]] static constexpr index_t bytes(extents g, index_t r) noexcept {
-    return kept::bytes(g.rows, r) + kept::bytes(g.cols, r);
+  [[nodiscard]] static constexpr index_t bytes(extents g, index_t r, Format const& f = {}) noexcept {
+    return kept::bytes(g.rows, r, f) + kept::bytes(g.cols, r, f);
   }
-  [[nodiscard]] static constexpr index_t open_bytes(extents g, index_t r) noexcept {
-    return kept::open_bytes(g.rows, r) + kept::open_bytes(g.cols, r);
+  [[nodiscard]] static constexpr index_t open_bytes(extents g, index_t r, Format const& f = {}) noexcept {
+    return kept::open_bytes(g.rows, r, f) + kept::open_bytes(g.cols, r, f);
   }
-  [[nodiscard]] static state init(extents g, index_t r) { return {kept{g.rows, r}, kept{g.cols, r}}; }
+  [[nodiscard]] static state init(extents g, index_t r, Format const& f = {}) {
+    return {kept{g.rows, r, f}, kept{g.cols, r, f}};
+  }
   template <executor E>
   static void assign(E& exec, state& s, side, map const& candidate) {
     s.u.assign(exec, side::left, candidate.u);

@@ -6,6 +6,7 @@
 #include "lowrank/core/refresh_report.hpp"
 #include "lowrank/linalg/gram_range.hpp"
 #include "lowrank/linalg/route.hpp"
+#include "lowrank/linalg/sketch_range.hpp"
 #include "lowrank/linalg/warm_range.hpp"
 
 namespace lowrank::basis {
@@ -19,6 +20,12 @@ enum class moment_sketch : std::uint8_t {
 enum class route_choice : std::uint8_t {
   cheapest,  ///< by the flops of linalg/route.hpp; C = GGᵀ may need m x m scratch in fp64
   direct,    ///< products with G only
+};
+
+/// How a basis is found from nothing.
+enum class cold_search : std::uint8_t {
+  range_finder,  ///< as `cold` says: sketch, power steps, Rayleigh-Ritz
+  sketch,        ///< `sketch_range`, one product: all there is where rank(G) <= r, as with fewer tokens than r
 };
 
 /// Warm-started block iteration; the first basis, and every `restart_every`-th, from a sketch.
@@ -36,6 +43,7 @@ struct basic_warm_start : one_sided {
   index_t restart_every{0};  ///< refreshes after which the basis is found from nothing again; 0: never
   moment_sketch cheap{moment_sketch::never};
   double hold{0.95};
+  cold_search first{cold_search::range_finder};
   Orthonormalizer make_orthonormal{};
 
   template <memory_space S>
@@ -51,6 +59,11 @@ struct basic_warm_start : one_sided {
     }
   };
 
+  [[nodiscard]] constexpr finder_traits wants() const noexcept {
+    auto out = traits;
+    out.reads_momentum = cheap != moment_sketch::never;
+    return out;
+  }
   void check() const {
     lowrank::detail::check_warm("basis::warm_start", iterate);
     require(cold.oversampling >= 0 && cold.power_iterations >= 0, "basis::warm_start",
@@ -74,12 +87,14 @@ struct basic_warm_start : one_sided {
       return chosen(work) == range_route::direct ? 0 : gram_range_bytes(g, r, options, tokens);
     };
     auto const w = warm_work(g, r, tokens), c = cold_work(g, r, tokens);
+    index_t const from_nothing = first == cold_search::sketch ? sketch_range_bytes<Orthonormalizer>(g, r, tokens)
+                                                              : std::max(find_range_bytes(g, r, cold, tokens),
+                                                                         by_gram(c, gram_options(c, chosen(c))));
     return scratch_bytes<range_report>(1) +
            std::max(
                {warm_range_bytes<Orthonormalizer>(g, r, r, iterate, tokens),
                 cheap == moment_sketch::never ? 0 : sketched_range_bytes<Orthonormalizer>(g, r, r, r, iterate, tokens),
-                find_range_bytes(g, r, cold, tokens), by_gram(w, gram_options(w, chosen(w))),
-                by_gram(c, gram_options(c, chosen(c)))});
+                from_nothing, by_gram(w, gram_options(w, chosen(w)))});
   }
   /// Most where the widest basis shrinks to one column: the narrower, the more is dropped of the same block.
   [[nodiscard]] index_t resize_bytes(extents g, index_t r, index_t tokens) const {
@@ -133,6 +148,7 @@ struct basic_warm_start : one_sided {
   }
   template <executor E, gradient G>
   void from_nothing(E& exec, G const& g, rng_key const& key, view_of<E> p, range_report* report) const {
+    if (first == cold_search::sketch) return sketch_range(exec, g, p, key, report, make_orthonormal);
     auto const work = cold_work(g.shape(), p.cols, tokens_of(g));
     if (auto const way = chosen(work); way == range_route::direct) find_range(exec, g, p, cold, key, report);
     else find_range_by_gram(exec, g, p, gram_options(work, way), key, report);

@@ -27,12 +27,17 @@ struct warm_options {
   between_products between{between_products::orthonormalize};
   column_order order{column_order::as_iterated};
   alignment align{alignment::none};
+  /// Of the old basis that joins the iterated block, beside the block's largest element: where G has fewer directions than
+  /// the basis has columns, the others then stay what they were instead of being drawn anew. 1e-4 is far above rounding
+  /// and costs directions that weak. For `warm_range`.
+  float retained{0};
 };
 
 namespace detail {
 
 inline void check_warm(char const* caller, warm_options const& o) {
   require(o.fresh >= 0 && o.passes >= 1, caller, "needs fresh >= 0 and passes >= 1, got ", o.fresh, " and ", o.passes);
+  require(o.retained >= 0 && o.retained <= 1, caller, "retained must be in [0, 1], got ", o.retained);
 }
 
 /// Columns of the iterated block: the old ones, the fresh ones, and what is missing to r.
@@ -126,7 +131,8 @@ template <class O = orthonormal::cholesky>
 /// fewer columns than Q.
 /// Shapes: G m x n dense or factored, P m x k orthonormal, q m x r, r <= m.
 /// Requires: q overlaps neither G nor P. NaN or Inf in G: `failed` is set and q holds nothing useful.
-/// Ensures: without fresh columns, k = r: ‖QᵀG‖ >= ‖PᵀG‖ (Ritz values of an iterated subspace do not fall).
+/// Ensures: without fresh columns, k = r: ‖QᵀG‖ >= ‖PᵀG‖ (Ritz values of an iterated subspace do not fall). With `retained`
+/// and rank(G) < r: at least r - rank(G) directions of P remain.
 /// report->captured and energies only with column_order::by_energy, else -1 and untouched.
 /// Cost: 4 m n l flops a pass, l = k + fresh (2 m n r more for the order by energy), and an orthonormalisation of m x r,
 /// with fresh columns 3.5 m l² more; workspace warm_range_bytes, at most n l + m l + max(n, m) l + O(l²) numbers.
@@ -171,6 +177,12 @@ void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_
     multiply(exec, 1.0F, g, z, 0.0F, block);
     if (pass + 1 < options.passes) orthonormalize(exec, block, key, between, roughly);
     x = block;
+  }
+  if (options.retained > 0) {
+    scale_to_unit(exec, block, scaled);
+    index_t const k = std::min(p.cols, l);
+    auto const share = options.retained * static_cast<float>(std::sqrt(static_cast<double>(m)));
+    axpy(exec, share, p.col_range(0, k), block.col_range(0, k));
   }
   detail::finish_block(exec, g, p, block, z, q, options.order, options.align, key, seen, energies, make_orthonormal);
 }

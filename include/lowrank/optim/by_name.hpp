@@ -2,15 +2,20 @@
 /// Optimizers from the names and option strings that users of other trainers know.
 #pragma once
 
+#include <algorithm>
+#include <initializer_list>
+
 #include "lowrank/basis/two_sided.hpp"
 #include "lowrank/optim/compose.hpp"
 #include "lowrank/optim/detail/named_finder.hpp"
+#include "lowrank/optim/detail/named_format.hpp"
 #include "lowrank/optim/detail/named_policies.hpp"
 #include "lowrank/optim/matrix_optimizer.hpp"
 #include "lowrank/optim/options.hpp"
 #include "lowrank/rule/adafactor.hpp"
 #include "lowrank/rule/adam.hpp"
 #include "lowrank/rule/lion.hpp"
+#include "lowrank/rule/low_bit_adam.hpp"
 #include "lowrank/rule/sgd.hpp"
 
 namespace lowrank {
@@ -29,8 +34,9 @@ struct named_optimizer {
 
 namespace detail {
 
-[[nodiscard]] inline rule::adam named_adam(option_list& o, rule::adam_formula convention) {
-  rule::adam out{convention};
+template <class Rule = rule::adam>
+[[nodiscard]] Rule named_adam(option_list& o, rule::adam_formula convention) {
+  Rule out{convention};
   o.take_pair("betas", out.beta1, out.beta2);
   out.beta1 = o.take("beta1", out.beta1);
   out.beta2 = o.take("beta2", out.beta2);
@@ -42,6 +48,32 @@ namespace detail {
       "epsilon", {{"corrected_root", rule::epsilon_form::corrected_root}, {"raw_root", rule::epsilon_form::raw_root}},
       out.epsilon_added_to);
   return out;
+}
+/// Reads an option that has one meaning here, and refuses others, saying why.
+inline void take_fixed(option_list& o, std::string_view name, std::initializer_list<std::string_view> meant,
+                       std::string_view because) {
+  auto const text = o.take(name, std::string_view{});
+  require(text.empty() || std::find(meant.begin(), meant.end(), text) != meant.end(), "by_name", name, "=", text,
+          " is not available: ", because);
+}
+/// What bitsandbytes' optimizers are asked beside Adam's numbers. True: as its CUDA kernels have it.
+[[nodiscard]] inline bool take_bitsandbytes(option_list& o) {
+  take_fixed(o, "min_8bit_size", {"4096"}, "moments of fewer than 4096 elements stay in fp32, others do not");
+  take_fixed(o, "percentile_clipping", {"100"}, "clip with parameter_set's clip_norm");
+  take_fixed(o, "block_wise", {"True", "true", "1"}, "moments are in blocks");
+  take_fixed(o, "is_paged", {"False", "false", "0"}, "memory is the caller's");
+  take_fixed(o, "optim_bits", {"8", "32"}, "the name says 8 bits, as AdamW8bit does whatever optim_bits is");
+  return o.take_choice<bool>("kernels", {{"torch", false}, {"cuda", true}}, false);
+}
+/// What torchao's are.
+inline void take_torchao(option_list& o, std::string_view block) {
+  take_fixed(o, "block_size", {block}, "blocks of this format are of another size");
+  take_fixed(o, "bf16_stochastic_round", {"False", "false", "0"}, "it comes with the weight: step a bf16_weight");
+}
+/// What Q-GaLore's scripts say about weights, which are not the optimizer's here.
+inline void refuse_weight_options(option_list& o) {
+  for (auto const* name : {"weight_quant", "weight_bits", "weight_group_size", "stochastic_round", "simulation"})
+    take_fixed(o, name, {}, "it comes with the weight: step a quantized_weight");
 }
 [[nodiscard]] inline rule::adafactor named_adafactor(option_list& o) {
   rule::adafactor out;
@@ -93,8 +125,15 @@ template <class Rule>
 /// | adafactor, lion | eps, clip_threshold, decay_rate, beta1, scale_parameter; betas |
 /// | galore_adamw | galore_torch's GaLoreAdamW; epsilon=corrected_root, decay=before for torch's form |
 /// | galore_adafactor, galore_sgd, galore_lion | the same over the other rules, decay before |
+/// | adamw_8bit, adamw_8bit_bnb, adamw_bnb_8bit | bitsandbytes' AdamW8bit; kernels=torch (decay before) or cuda (after) |
+/// | adamw_8bit_torchao, adamw_torch_8bit | torchao's AdamW8bit |
+/// | adamw_4bit_torchao, adamw_torch_4bit; adamw_fp8_torchao | torchao's AdamW4bit; AdamWFp8 |
+/// | galore_adamw_8bit | galore_torch's GaLoreAdamW8bit: 8-bit moments, torch's epsilon, decay after |
+/// | q_galore_adamw_8bit, q_galore_adamw8bit | Q-GaLore: the same with basis_format=int4, refresh=lazy and finder=warm, as `q_galore_settings` has them |
 /// GaLore's own options: rank (128), update_proj_gap (200), scale (0.25), proj_type (std | reverse_std | left | right | full);
-/// ours: basis_format (fp32 | bf16), accumulate (none | projected), measure (never | at_refresh | every_step), seed, and
+/// Q-GaLore's: proj_bits (quant_n_bit), proj_quant (quant), proj_group_size (quant_group_size), and those of refresh=lazy;
+/// ours: basis_format (fp32 | bf16 | int8 | int4), accumulate (none | projected), measure (never | at_refresh | every_step),
+/// seed, and
 /// | option | values | options of their own |
 /// | --- | --- | --- |
 /// | finder | randomized, svd, stiefel, given | oversampling, power_iterations, sketch (rademacher, gaussian) |
@@ -113,8 +152,27 @@ template <executor E>
 
 /// Names that `by_name` knows.
 [[nodiscard]] inline std::vector<std::string_view> known_optimizers() {
-  return {"adamw",        "adamw_torch",      "adam",       "sgd",        "adafactor", "lion",
-          "galore_adamw", "galore_adafactor", "galore_sgd", "galore_lion"};
+  return {"adamw",
+          "adamw_torch",
+          "adam",
+          "sgd",
+          "adafactor",
+          "lion",
+          "adamw_8bit",
+          "adamw_8bit_bnb",
+          "adamw_bnb_8bit",
+          "adamw_8bit_torchao",
+          "adamw_torch_8bit",
+          "adamw_4bit_torchao",
+          "adamw_torch_4bit",
+          "adamw_fp8_torchao",
+          "galore_adamw",
+          "galore_adafactor",
+          "galore_sgd",
+          "galore_lion",
+          "galore_adamw_8bit",
+          "q_galore_adamw_8bit",
+          "q_galore_adamw8bit"};
 }
 
 }  // namespace lowrank

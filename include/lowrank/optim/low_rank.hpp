@@ -49,6 +49,7 @@ struct low_rank {
   Transport transport{};
   Residual residual{};
   Lift lift{};
+  Format format{};
 
   template <memory_space S>
   struct state {
@@ -103,8 +104,14 @@ struct low_rank {
   [[nodiscard]] index_t rank_of(extents weight) const noexcept { return std::min({rank, weight.rows, weight.cols}); }
   /// Throws argument_error naming the first setting that cannot be meant.
   void check() const;
-  /// Bytes the state of a weight of that shape holds.
+  /// Bytes the state of a weight of that shape holds: basis, what the rule keeps, and the rest.
   [[nodiscard]] index_t bytes(extents weight) const;
+  [[nodiscard]] index_t basis_bytes(extents weight) const {
+    return store<host_space>::bytes(facing(side_of(weight), weight), rank_of(weight), format);
+  }
+  [[nodiscard]] index_t rule_bytes(extents weight) const {
+    return rule.bytes(map<host_space>::inner(facing(side_of(weight), weight), rank_of(weight)));
+  }
   /// Scratch of the largest phase of a step; `tokens` is the T of factored gradients, 0 for dense ones.
   template <class W>
   [[nodiscard]] index_t workspace_bytes(W const& weight, index_t tokens = 0) const;
@@ -153,8 +160,8 @@ struct low_rank {
   [[nodiscard]] bool renew(E& exec, state<typename E::space>& s, G const& g, index_t call) const;
   template <executor E, gradient G>
   double take_measures(E& exec, state<typename E::space>& s, G const& g, const_view_of<E> r, attempt happened) const;
-  [[nodiscard]] static constexpr bool opens_previous() noexcept {
-    return Finder::traits.reads_previous || Transport::traits.needs_change || Refresh::traits.needs_overlap;
+  [[nodiscard]] bool opens_previous() const noexcept {
+    return wants_of(finder).reads_previous || wants_of(transport).needs_change || wants_of(refresh).needs_overlap;
   }
   template <executor E, class W>
   void descend(E& exec, state<typename E::space>& s, W const& weight, map<typename E::space> const& p, view_of<E> r,

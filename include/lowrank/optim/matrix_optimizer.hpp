@@ -9,13 +9,15 @@
 
 #include "lowrank/optim/full_rank.hpp"
 #include "lowrank/optim/low_rank.hpp"
+#include "lowrank/quant/quantized_weight.hpp"
 
 namespace lowrank {
 
 /// A weight or a gradient in any form that optimizers take.
 template <executor E>
-using any_weight = std::variant<fp32_weight<typename E::space>, bf16_weight<typename E::space>,
-                                master_weight<bf16, typename E::space>, master_weight<fp16, typename E::space>>;
+using any_weight =
+    std::variant<fp32_weight<typename E::space>, bf16_weight<typename E::space>, master_weight<bf16, typename E::space>,
+                 master_weight<fp16, typename E::space>, quantized_weight<codec::affine<8>, 256, typename E::space>>;
 template <executor E>
 using any_gradient = std::variant<const_view_of<E>, outer_product<typename E::space>>;
 

@@ -24,6 +24,9 @@ void check_weight(extents state, W const& weight, char const* caller) {
   if constexpr (requires { weight.master; })
     require<shape_error>(weight.values.shape() == state, caller, "the master weight is ", state, ", the weight is ",
                          weight.values.shape());
+  if constexpr (requires { weight.codes; })
+    require<shape_error>(weight.fits(), caller, "the codes are ", weight.codes.layout.lines, " lines of ",
+                         weight.codes.layout.length, ", the weight is ", weight.shape());
 }
 template <gradient G>
 void check_gradient(extents state, G const& g, char const* caller) {
@@ -45,6 +48,9 @@ void check_aliasing(W const& weight, G const& g, char const* caller) {
     require(apart(weight.values), caller, "weight and gradient must not overlap in memory");
   if constexpr (requires { weight.master; })
     require(apart(weight.master), caller, "master weight and gradient must not overlap in memory");
+  if constexpr (requires { weight.codes; })
+    require(apart(weight.code_memory()) && apart(weight.scale_memory()), caller,
+            "codes or scales of the weight and the gradient must not overlap in memory");
 }
 
 template <executor E>

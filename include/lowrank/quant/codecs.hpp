@@ -16,6 +16,7 @@
 
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/quant/code_book.hpp"
+#include "lowrank/quant/detail/dynamic_cells.hpp"
 #include "lowrank/tile/int_pack.hpp"
 #include "lowrank/tile/tile.hpp"
 
@@ -96,76 +97,6 @@ template <class T>
   // The reciprocal of a subnormal is infinite: such a block is taken for zeros.
   return {scale, 0, scale < std::numeric_limits<float>::min() ? 0.0F : 1 / scale};
 }
-
-/// Search for the code of a number in a dynamic map with one look at memory. A cell is an exponent and `Bits` bits of the
-/// mantissa, so few magnitudes that it holds at most one threshold: entry = (what the lower bits of a magnitude must exceed to
-/// be beyond it) << 8 | (the code before it). A second half is for negative numbers, whose codes fall with the magnitude.
-template <int Bits>
-struct dynamic8_cells {
-  static constexpr int dropped = 23 - Bits;
-  static constexpr std::int32_t lowest = (127 - 23) << Bits, highest = 127 << Bits, rest = (1 << dropped) - 1,
-                                count = highest - lowest + 1;
-  std::array<std::int32_t, 2 * static_cast<std::size_t>(count)> entry{};
-
-  enum class half : std::uint8_t { positive, negative };
-
-  /// Entries `least` ... `most` of the book; code = zero + entry, or zero - entry for the negative half.
-  template <int Size>
-  constexpr void fill_half(magnitude_book<Size> const& book, tie_rule ties, half which, std::int32_t zero,
-                           std::int32_t least, std::int32_t most) noexcept {
-    auto const& thresholds = ties == tie_rule::up ? book.from_tie : book.above_tie;
-    bool const negative = which == half::negative;
-    auto* const to = entry.data() + (negative ? count : 0);
-    std::int32_t k = 0;
-    for (std::int32_t cell = lowest; cell <= highest; ++cell) {
-      auto const threshold = bits_of(thresholds[static_cast<std::size_t>(k)]);
-      bool const here = threshold >> dropped == cell;
-      auto const kept = k < least ? least : k > most ? most : k;
-      std::int32_t const last_before = here && k >= least && k < most ? (threshold & rest) - 1 : rest;
-      to[cell - lowest] = last_before * 256 + (negative ? zero - kept : zero + kept);
-      k += here ? 1 : 0;
-    }
-  }
-  /// The code of the number with these bits, at most 1 in magnitude but for rounding.
-  template <class Int>
-  [[nodiscard]] LOWRANK_HD constexpr Int code_of(Int bits) const noexcept {
-    // Below the lowest cell everything is zero, and so is the lower end of that cell. None is much above 1.
-    Int const negative = bits >> 31, magnitude = larger(bits & Int{0x7FFFFFFF}, Int{lowest << dropped});
-    Int const found = lookup(entry.data(), (magnitude >> dropped) + ((negative & Int{count}) - Int{lowest}));
-    Int const beyond = as_mask(less(found >> 8, magnitude & Int{rest}));  // -1 or 0
-    return low_byte(found - ((beyond ^ negative) - negative));
-  }
-};
-
-template <tie_rule Ties, std::int32_t LeastNegative>
-[[nodiscard]] constexpr auto make_signed_cells() noexcept {
-  using cells = dynamic8_cells<6>;
-  cells out;
-  // A tie goes to the lower code, which is the larger magnitude of a negative number.
-  out.fill_half(dynamic8_signed_book, Ties, cells::half::positive, 127, 0, 128);
-  out.fill_half(dynamic8_signed_book, Ties == tie_rule::down ? tie_rule::up : tie_rule::down, cells::half::negative,
-                127, LeastNegative, 127);
-  return out;
-}
-template <tie_rule Ties>
-[[nodiscard]] constexpr auto make_unsigned_cells() noexcept {
-  using cells = dynamic8_cells<7>;
-  cells out;
-  out.fill_half(dynamic8_unsigned_book, Ties, cells::half::positive, 0, 0, 255);
-  out.fill_half(dynamic8_unsigned_book, Ties, cells::half::negative, 0, 0, 0);  // what is negative becomes zero
-  return out;
-}
-template <tie_rule Ties, std::int32_t LeastNegative>
-inline constexpr auto dynamic8_signed_cells = make_signed_cells<Ties, LeastNegative>();
-template <tie_rule Ties>
-inline constexpr auto dynamic8_unsigned_cells = make_unsigned_cells<Ties>();
-
-[[nodiscard]] constexpr std::array<float, 256> mirrored(magnitude_book<129> const& half) noexcept {
-  std::array<float, 256> out{};
-  for (std::size_t k = 0; k < 256; ++k) out[k] = k < 127 ? -half.value[127 - k] : half.value[k - 127];
-  return out;
-}
-inline constexpr auto dynamic8_signed_values = mirrored(dynamic8_signed_book);
 
 }  // namespace detail
 

@@ -103,6 +103,7 @@ struct basic_host_tile {
       std::array<float, size> wide;
       std::memcpy(wide.data(), &f, sizeof f);
       for (index_t i = valid; i < size; ++i) wide[static_cast<std::size_t>(i)] = wide[0];
+      low = high = pack{wide[0]};  // the first register may hold others too
       for (int k = 0; k < items; ++k) {
         auto const x = pack::load(wide.data() + k * pack::width);
         low = smaller(x, low);
@@ -141,13 +142,7 @@ struct basic_host_tile {
     }
     fragment out;
     for (int k = 0; k < items; ++k) out[static_cast<std::size_t>(k)] = decode(int_pack::load(from + k * pack::width));
-    if (valid != size) {
-      alignas(64) std::array<float, size> wide;
-      std::memcpy(wide.data(), &out, sizeof out);
-      for (index_t i = valid; i < size; ++i) wide[static_cast<std::size_t>(i)] = 0;
-      std::memcpy(&out, wide.data(), sizeof out);
-    }
-    return out;
+    return valid == size ? out : first_of(out, valid);
   }
   /// factor * table[code] of the first `valid` bytes at p; the rest are zero. One by one: on many processors that is faster
   /// than their instruction for it.
@@ -170,10 +165,15 @@ struct basic_host_tile {
                                   More const&... more) const noexcept {
     alignas(64) std::array<std::uint8_t, size> codes;
     auto* const to = Bits == 8 && valid == size ? p : codes.data();
-    for (int k = 0; k < items; ++k) {
-      auto const at = static_cast<std::size_t>(k);
-      encode(f[at], more[at]...).store(to + k * pack::width);
-    }
+    auto const coded = [&](fragment const& from) {
+      for (int k = 0; k < items; ++k) {
+        auto const at = static_cast<std::size_t>(k);
+        encode(from[at], more[at]...).store(to + k * pack::width);
+      }
+    };
+    // What is behind the first elements has no part in their scale, and codecs need not bear it.
+    if (valid == size) coded(f);
+    else coded(first_of(f, valid));
     if constexpr (Bits == 4) {
       for (index_t i = valid; i < size; ++i) codes[static_cast<std::size_t>(i)] = 0;
       auto const both = [&](index_t i) {
@@ -209,6 +209,17 @@ struct basic_host_tile {
   template <class F>
   LOWRANK_INLINE void once(F const& f) const noexcept {
     f();
+  }
+
+ private:
+  /// f with zeros behind its first `valid` elements.
+  [[nodiscard]] static fragment first_of(fragment const& f, index_t valid) noexcept {
+    alignas(64) std::array<float, size> wide;
+    std::memcpy(wide.data(), &f, sizeof f);
+    for (index_t i = valid; i < size; ++i) wide[static_cast<std::size_t>(i)] = 0;
+    fragment out;
+    std::memcpy(&out, wide.data(), sizeof out);
+    return out;
   }
 };
 

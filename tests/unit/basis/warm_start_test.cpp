@@ -44,6 +44,23 @@ TEST_CASE("the first basis, and every `restart_every`-th, from a sketch; the oth
   }
 }
 
+TEST_CASE("a first basis from one product") {
+  host_executor exec{{.threads = 1, .scratch_bytes = 1 << 20}};
+  compose<rule::sgd, basis::warm_start> o{.rank = rank, .refresh = {1}};
+  o.finder.first = basis::cold_search::sketch;
+  o.finder.restart_every = 3;
+  auto state = o.init(exec, shape, 1);
+  auto w = random_matrix(shape, 1);
+  for (index_t k = 0; k < 7; ++k) {
+    auto const g = gradient_at(k);
+    o.step(exec, state, w.view(), read(g), {});
+    if (k % 3 != 0) continue;
+    matrix<float> expected{30, rank};
+    sketch_range(exec, read(g), expected.view(), key_of(k));
+    CHECK(same_bits(bases_of(o, exec, state).at(0), expected));
+  }
+}
+
 TEST_CASE("the moment as a sketch, until it captures too little; then one full refresh") {
   host_executor exec{{.threads = 1, .scratch_bytes = 1 << 20}};
   compose<rule::sgd, basis::warm_start> o{.rank = rank, .refresh = {1}};

@@ -126,6 +126,42 @@ TEST_SUITE("warm range") {
           CHECK(sketched_range_bytes(g, r, r, r, options) <= bound);
         }
   }
+  TEST_CASE("what a gradient of low rank leaves open comes from the old basis") {
+    extents const shape{80, 120};
+    index_t const rank = 6, r = 24;
+    auto const dy = random_matrix({rank, 80}, 1), x = random_matrix({rank, 120}, 2);
+    outer_product<> const g{dy.view(), x.view()};
+    auto const dense = plain_product(dy.view().t(), x.view());
+    matrix<float> narrow{shape};
+    for (index_t e = 0; e < shape.size(); ++e) narrow.data()[e] = static_cast<float>(dense.data()[e]);
+    auto const p = orthonormal_basis(80, r, 3);
+    double const all = squared_norm_of(narrow.view());
+    for (index_t const fresh : {0, 4})
+      for (auto const between : {between_products::nothing, between_products::orthonormalize})
+        for (float const scale : {1.0F, 1e-12F, 1e12F}) {
+          CAPTURE(fresh);
+          CAPTURE(scale);
+          auto y = random_matrix({rank, 80}, 1);
+          for (index_t e = 0; e < y.shape().size(); ++e) y.data()[e] *= scale;
+          warm_options options{.fresh = fresh, .between = between, .retained = 1e-4F};
+          host_executor exec{{.threads = 2, .scratch_bytes = warm_range_bytes(shape, r, r, options, rank)}};
+          auto const kept = warm(exec, outer_product<>{y.view(), x.view()}, p, r, options);
+          CHECK(exec.arena().peak() == warm_range_bytes(shape, r, r, options, rank));
+          check_basis(kept.q, {});
+          CHECK(captured_energy(kept.q.view(), narrow.view()) >= (1 - 1e-5) * all);
+          // r - rank columns of 24 stay, and rank ones are where the gradient is: rank / 80 of them in the old space.
+          double const left = static_cast<double>(r - rank) / static_cast<double>(r);
+          CHECK(shared_part(p, kept.q) >= left - (fresh > 0 ? 0.02 : 1e-4));
+          options.retained = 0;
+          CHECK(shared_part(p, warm(exec, g, p, r, options).q) < left - 0.1);
+        }
+    // Nothing at all to turn towards: the old basis.
+    matrix<float> const none{80, 120};
+    host_executor exec{{.threads = 1, .scratch_bytes = 1 << 20}};
+    auto const same = warm(exec, matrix_view<float const>(none.view()), p, r, {.retained = 1e-4F});
+    CHECK(shared_part(p, same.q) == doctest::Approx(1).epsilon(1e-6));
+    CHECK_THROWS_AS(warm(exec, g, p, r, {.retained = -1.0F}), argument_error);
+  }
   TEST_CASE("by energy: energies descend, are those of the columns, and their sum is reported") {
     extents const shape{60, 90};
     index_t const r = 12, tokens = 48;

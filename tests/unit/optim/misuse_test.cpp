@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 
+#include "support/int8_weights.hpp"
 #include "support/named_optimizers.hpp"
 #include "support/optimizers.hpp"
 
@@ -110,6 +111,34 @@ TEST_CASE("weight and gradient in the same memory, whatever either is made of") 
   auto const dy = random_matrix({12, 12}, 1);
   check_contains(s.refused_step<argument_error>(fp32_weight<>{s.w.view()}, outer_product<>{read(dy), read(s.w)}),
                  "must not overlap");
+}
+
+TEST_CASE("codes or scales of a weight in the gradient's memory, and codes that do not fit") {
+  for (std::string const name : {"adamw", "galore_adamw"}) {
+    CAPTURE(name);
+    scene s{name};
+    int8_weight own{s.exec, read(s.w)};
+    auto const all = own.view();
+    std::string const text = "codes or scales of the weight and the gradient must not overlap in memory";
+    auto codes = all, scales = all, past = all;
+    codes.codes.codes = reinterpret_cast<std::uint8_t*>(s.g.data()) + s.g.bytes() - 1;
+    check_contains(s.refused_step<argument_error>(codes, read(s.g)), text);
+    scales.codes.scales = reinterpret_cast<bf16*>(s.g.data());
+    check_contains(s.refused_step<argument_error>(scales, read(s.g)), text);
+    auto const dy = random_matrix({12, 12}, 1), x = random_matrix({12, 20}, 1);
+    codes.codes.codes = reinterpret_cast<std::uint8_t*>(const_cast<float*>(x.data()));
+    if (name != "adamw")
+      check_contains(s.refused_step<argument_error>(codes, outer_product<>{read(dy), read(x)}), text);
+    matrix<float> twice{2 * shape.rows, shape.cols};
+    past.codes.codes = reinterpret_cast<std::uint8_t*>(twice.data());
+    auto const after = matrix_view<float const>{twice.data() + shape.size() / 4, shape.rows, shape.cols, shape.cols, 1};
+    CHECK(s.o->step(s.exec, past, after, {}) == step_status::stepped);  // side by side is not over each other
+    auto fewer = all, lines = all;
+    fewer.codes.layout = {1, shape.size() - 1};
+    check_contains(s.refused_step<shape_error>(fewer, read(s.g)), "the codes are 1 lines of 239, the weight is 12x20");
+    lines.codes.layout = {20, 12};
+    check_contains(s.refused_step<shape_error>(lines, read(s.g)), "the codes are 20 lines of 12, the weight is 12x20");
+  }
 }
 
 TEST_CASE("options of a step") {

@@ -170,6 +170,69 @@ TEST_CASE("values of the choices outside their domain are refused by whoever the
         "lowrank::by_name: galore_adafactor has no option \"energy_rank\"");
 }
 
+TEST_CASE("what other libraries' low-bit optimizers can and these cannot is refused, saying why") {
+  for (std::string const name : {"adamw_8bit", "adamw_bnb_8bit", "galore_adamw_8bit", "q_galore_adamw_8bit"}) {
+    CAPTURE(name);
+    CHECK(refused(name, "min_8bit_size=4096, percentile_clipping=100, block_wise=True, is_paged=False, optim_bits=8") ==
+          "");
+    CHECK(refused(name, "min_8bit_size=1024") ==
+          "lowrank::by_name: min_8bit_size=1024 is not available: moments of fewer than 4096 elements stay in fp32, "
+          "others "
+          "do not");
+    CHECK(refused(name, "percentile_clipping=5") ==
+          "lowrank::by_name: percentile_clipping=5 is not available: clip with parameter_set's clip_norm");
+    CHECK(refused(name, "block_wise=False").find("block_wise=False is not available") != std::string::npos);
+    CHECK(refused(name, "is_paged=True").find("memory is the caller's") != std::string::npos);
+    CHECK(refused(name, "amsgrad=True") == "lowrank::by_name: adam's amsgrad is not available");
+    CHECK(refused(name, "block_size=256") == "lowrank::by_name: " + name + " has no option \"block_size\"");
+  }
+  CHECK(refused("adamw_8bit", "kernels=cuda") == "");
+  CHECK(refused("galore_adamw_8bit", "kernels=cuda").find("kernels=cuda is not available") != std::string::npos);
+  CHECK(refused("adamw_8bit_torchao", "block_size=256, bf16_stochastic_round=False") == "");
+  CHECK(refused("adamw_4bit_torchao", "block_size=128") == "");
+  CHECK(refused("adamw_4bit_torchao", "block_size=256") ==
+        "lowrank::by_name: block_size=256 is not available: blocks of this format are of another size");
+  CHECK(refused("adamw_torch_8bit", "bf16_stochastic_round=True").find("step a bf16_weight") != std::string::npos);
+  CHECK(refused("adamw_torch_8bit", "percentile_clipping=100") ==
+        "lowrank::by_name: adamw_torch_8bit has no option \"percentile_clipping\"");
+  for (std::string const option :
+       {"weight_bits=8", "weight_quant=True", "weight_group_size=256", "stochastic_round=True", "simulation=False"}) {
+    CAPTURE(option);
+    CHECK(refused("q_galore_adamw_8bit", option).find("it comes with the weight: step a quantized_weight") !=
+          std::string::npos);
+  }
+}
+
+TEST_CASE("formats of a basis, as ours and as Q-GaLore's options") {
+  host_executor exec{{.threads = 1}};
+  auto const bytes = [&](std::string const& name, std::string const& options) {
+    return make_named(exec, name, "rank=8" + options, {32, 64})->bytes();
+  };
+  auto const ours = [&](std::string const& format) { return bytes("galore_adamw", ", basis_format=" + format); };
+  index_t const fp32 = ours("fp32");
+  CHECK(fp32 - ours("bf16") == 2 * 256);
+  CHECK(fp32 - ours("int8") == 3 * 256 - 4);
+  CHECK(fp32 - ours("int4") == 4 * 256 - 128 - 4);
+  CHECK(bytes("galore_adamw", "") == fp32);
+  for (std::string const name : {"galore_adamw", "q_galore_adamw_8bit"})
+    for (std::string const spelling : {"proj_bits", "quant_n_bit"}) {
+      CHECK(bytes(name, ", " + spelling + "=4") == bytes(name, ", basis_format=int4"));
+      CHECK(bytes(name, ", basis_format=fp32") - bytes(name, ", " + spelling + "=8") == 3 * 256 - 4);
+    }
+  CHECK(bytes("q_galore_adamw_8bit", "") == bytes("q_galore_adamw_8bit", ", basis_format=int4"));
+  CHECK(bytes("q_galore_adamw_8bit", ", quant=True") == bytes("q_galore_adamw_8bit", ""));
+  CHECK(bytes("q_galore_adamw_8bit", ", quant=False") == bytes("q_galore_adamw_8bit", ", basis_format=fp32"));
+  CHECK(bytes("q_galore_adamw_8bit", ", proj_quant=false, proj_bits=4") ==
+        bytes("q_galore_adamw_8bit", ", basis_format=fp32"));
+  CHECK(refused("q_galore_adamw_8bit", "proj_bits=3") == "lowrank::by_name: proj_bits must be 4 or 8, got 3");
+  CHECK(refused("q_galore_adamw_8bit", "proj_group_size=128") == "lowrank::by_name: proj_group_size is 256, got 128");
+  CHECK(refused("q_galore_adamw_8bit", "proj_bits=4, basis_format=int4") ==
+        "lowrank::by_name: give basis_format or proj_bits, not both: they say the same");
+  CHECK(refused("q_galore_adamw_8bit", "proj_bits=4, quant_n_bit=8") != "");
+  CHECK(refused("galore_adamw", "basis_format=int3") ==
+        "lowrank::option_list: option \"basis_format\" must be one of fp32, bf16, int8, int4; got \"int3\"");
+}
+
 TEST_CASE("an unknown name is refused with the known ones, and the known ones are known") {
   auto const text = refused("galore_adam", "");
   CHECK(text.find("lowrank::by_name: unknown optimizer \"galore_adam\"; known are adamw, ") == 0);
@@ -178,7 +241,7 @@ TEST_CASE("an unknown name is refused with the known ones, and the known ones ar
     CHECK(text.find(name) != std::string::npos);
     auto const o = named(name, "weight_decay=0.125");
     CHECK(o.weight_decay == 0.125F);
-    CHECK(o.low_rank == name.starts_with("galore_"));
+    CHECK(o.low_rank == (name.find("galore_") != std::string_view::npos));
     CHECK((o.make(exec, {8, 12}, 1)->rank() > 0) == o.low_rank);
   }
   CHECK(refused("adafactor", "relative_step=true").find("relative_step") != std::string::npos);

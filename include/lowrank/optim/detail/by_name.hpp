@@ -14,13 +14,14 @@ template <executor E, class Optimizer>
 }
 
 /// GaLore over `rule`. The options shared by all of GaLore are read here, those of the rule have been.
-template <executor E, class Finder, class Format, class Rule>
-[[nodiscard]] optimizer_factory<E> galore_factory(option_list& o, Rule rule, Finder finder, side_choice where) {
+template <executor E, class Finder, class Rule>
+[[nodiscard]] optimizer_factory<E> galore_factory(option_list& o, Rule rule, Finder finder, side_choice where,
+                                                  usual_choices usual) {
   low_rank<Rule, Finder, named_refresh<lists_moments<Rule>>, named_transport, residual::drop, lift::back_project,
-           Format>
+           named_format>
       out;
   out.rank = o.take("rank", index_t{128});
-  out.refresh = take_refresh<lists_moments<Rule>>(o);
+  out.refresh = take_refresh<lists_moments<Rule>>(o, usual);
   out.lift.scale = static_cast<float>(o.take("scale", 0.25));
   out.keep_side = where;
   out.seed = static_cast<std::uint64_t>(o.take("seed", index_t{0}));
@@ -33,11 +34,13 @@ template <executor E, class Finder, class Format, class Rule>
       certificate::never);
   out.rule = rule;
   out.finder = std::move(finder);
+  out.format = take_format(o, usual == usual_choices::q_galore ? named_format{format::int4{}} : named_format{});
   return factory_of<E>(std::move(out));
 }
 
 template <executor E, class Rule>
-[[nodiscard]] optimizer_factory<E> galore_by_options(option_list& o, Rule rule, by_name_context<E> const& context) {
+[[nodiscard]] optimizer_factory<E> galore_by_options(option_list& o, Rule rule, by_name_context<E> const& context,
+                                                     usual_choices usual = usual_choices::galore) {
   enum class projection : std::uint8_t { std, reverse_std, left, right, full };
   auto const type = o.take_choice<projection>("proj_type",
                                               {{"std", projection::std},
@@ -46,25 +49,55 @@ template <executor E, class Rule>
                                                {"right", projection::right},
                                                {"full", projection::full}},
                                               projection::std);
-  bool const narrow = o.take_choice<bool>("basis_format", {{"fp32", false}, {"bf16", true}}, false);
-  auto finder = take_finder(o, context);
+  auto finder = take_finder(o, context, usual);
   if (type == projection::full) {
-    using both = basis::two_sided<named_finder<E>>;
-    both two{.finder = std::move(finder)};
-    return narrow ? galore_factory<E, both, format::bf16>(o, rule, std::move(two), side_choice::left)
-                  : galore_factory<E, both, format::fp32>(o, rule, std::move(two), side_choice::left);
+    basis::two_sided<named_finder<E>> both{.finder = std::move(finder)};
+    return galore_factory<E>(o, rule, std::move(both), side_choice::left, usual);
   }
   side_choice const where = type == projection::reverse_std ? side_choice::keep_small
                             : type == projection::left      ? side_choice::left
                             : type == projection::right     ? side_choice::right
                                                             : side_choice::keep_large;
-  return narrow ? galore_factory<E, named_finder<E>, format::bf16>(o, rule, std::move(finder), where)
-                : galore_factory<E, named_finder<E>, format::fp32>(o, rule, std::move(finder), where);
+  return galore_factory<E>(o, rule, std::move(finder), where, usual);
 }
 
 template <executor E, class Rule>
 [[nodiscard]] optimizer_factory<E> full_rank_by_options(option_list& o, Rule rule) {
   return factory_of<E>(full_rank<Rule>{.rule = rule, .seed = static_cast<std::uint64_t>(o.take("seed", index_t{0}))});
+}
+
+/// Adam of whole parameters with moments in codes; null for names of others.
+template <executor E>
+[[nodiscard]] optimizer_factory<E> low_bit_by_name(std::string_view name, option_list& o) {
+  using adam = rule::adam_formula;
+  auto const whole = [&]<class Rule>(std::type_identity<Rule>, decay_order decay) {
+    adam convention = adam::torch_adamw();
+    convention.decay = decay;
+    return full_rank_by_options<E>(o, with_named_decay(o, named_adam<Rule>(o, convention)));
+  };
+  auto const torchao = [&]<class Rule>(std::type_identity<Rule> rule, std::string_view block) {
+    take_torchao(o, block);
+    return whole(rule, decay_order::before);
+  };
+  if (name == "adamw_8bit" || name == "adamw_8bit_bnb" || name == "adamw_bnb_8bit") {
+    if (take_bitsandbytes(o)) return whole(std::type_identity<rule::adam_8bit_cuda>{}, decay_order::after);
+    return whole(std::type_identity<rule::adam_8bit>{}, decay_order::before);
+  }
+  if (name == "adamw_8bit_torchao" || name == "adamw_torch_8bit")
+    return torchao(std::type_identity<rule::adam_8bit_torchao>{}, "256");
+  if (name == "adamw_4bit_torchao" || name == "adamw_torch_4bit")
+    return torchao(std::type_identity<rule::adam_4bit>{}, "128");
+  if (name == "adamw_fp8_torchao") return torchao(std::type_identity<rule::adam_fp8>{}, "256");
+  return nullptr;
+}
+/// GaLore and Q-GaLore over bitsandbytes' moments.
+template <executor E>
+[[nodiscard]] optimizer_factory<E> galore_8bit(option_list& o, by_name_context<E> const& context, usual_choices usual) {
+  auto convention = rule::adam_formula::torch_adamw();
+  convention.decay = decay_order::after;
+  require(!take_bitsandbytes(o), "by_name", "kernels=cuda is not available with a subspace; leave it out");
+  refuse_weight_options(o);
+  return galore_by_options<E>(o, with_named_decay(o, named_adam<rule::adam_8bit>(o, convention)), context, usual);
 }
 
 /// Throws where `known_optimizers` does not have the name.
@@ -84,6 +117,10 @@ template <executor E>
   if (name == "galore_lion") return galore(with_named_decay(o, named_lion(o)));
   if (name == "sgd") return whole(with_named_decay(o, named_sgd(o, decay_order::coupled)));
   if (name == "galore_sgd") return galore(with_named_decay(o, named_sgd(o, decay_order::before)));
+  if (name == "galore_adamw_8bit") return galore_8bit<E>(o, context, usual_choices::galore);
+  if (name == "q_galore_adamw_8bit" || name == "q_galore_adamw8bit")
+    return galore_8bit<E>(o, context, usual_choices::q_galore);
+  if (auto made = low_bit_by_name<E>(name, o)) return made;
   std::string known;
   for (auto const one : known_optimizers()) known += (known.empty() ? "" : ", ") + std::string{one};
   throw argument_error{join("lowrank::by_name: unknown optimizer \"", name, "\"; known are ", known)};
@@ -98,7 +135,7 @@ named_optimizer<E> by_name(std::string_view name, option_list options, by_name_c
           decay);
   named_optimizer<E> out{.make = detail::factory_by_name<E>(name, options, context),
                          .weight_decay = static_cast<float>(decay),
-                         .low_rank = name.starts_with("galore_")};
+                         .low_rank = name.starts_with("galore_") || name.starts_with("q_galore_")};
   options.require_empty(name);
   return out;
 }

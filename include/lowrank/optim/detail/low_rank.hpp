@@ -24,12 +24,10 @@ void LOWRANK_COMPOSED::check() const {
 
 LOWRANK_COMPOSITION
 index_t LOWRANK_COMPOSED::bytes(extents weight) const {
-  using sized = store<host_space>;
   extents const g = facing(side_of(weight), weight);
   index_t const r = rank_of(weight);
-  extents const inner = map<host_space>::inner(g, r);
-  index_t const buffered = accumulate_in == accumulation::projected ? inner.size() * index_t{sizeof(float)} : 0;
-  return sized::bytes(g, r) + rule.bytes(inner) + detail::finder_bytes(finder, g, r) + buffered +
+  index_t const sums = accumulate_in == accumulation::projected ? map<host_space>::inner(g, r).size() : 0;
+  return basis_bytes(weight) + rule_bytes(weight) + detail::finder_bytes(finder, g, r) + sums * index_t{sizeof(float)} +
          index_t{sizeof(step_record)};
 }
 
@@ -44,10 +42,10 @@ index_t LOWRANK_COMPOSED::renew_bytes(extents g, index_t r, index_t tokens) cons
   index_t decoded = 0, momentum = 0;
   if constexpr (lists_moments<Rule>) {
     decoded = index_t{std::size(Rule::moment_orders)} * Rule::moment_format::read_bytes(map<host_space>::inner(g, r));
-    if (Finder::traits.reads_momentum && !two_sided) momentum = Rule::moment_format::read_bytes({r, g.cols});
+    if (wants_of(finder).reads_momentum && !two_sided) momentum = Rule::moment_format::read_bytes({r, g.cols});
   }
   return candidate::bytes(g, r) + scratch_bytes<std::int32_t>(1) + scratch_bytes<double>(1) +
-         (opens_previous() ? store<host_space>::open_bytes(g, r) : 0) + momentum +
+         (opens_previous() ? store<host_space>::open_bytes(g, r, format) : 0) + momentum +
          std::max(
              {finder.workspace_bytes(g, r, tokens), resizes ? detail::resize_bytes(finder, g, r, tokens) : 0,
               change +
@@ -74,7 +72,7 @@ index_t LOWRANK_COMPOSED::workspace_bytes(W const& weight, index_t tokens) const
                                         rule.needs_weight_rms() ? detail::measure_bytes(weight) : 0,
                                         detail::weight_panel_bytes(weight) + chosen::lift_bytes(r, panel_columns),
                                         measure_bytes(g, r, tokens)});
-  index_t const step = store<host_space>::open_bytes(g, r) + scratch_bytes<float>(inner.size()) + within_step;
+  index_t const step = store<host_space>::open_bytes(g, r, format) + scratch_bytes<float>(inner.size()) + within_step;
   return std::max({step, renew_bytes(g, r, tokens), tokens > 0 ? detail::guard_bytes : 0});
 }
 
@@ -104,7 +102,7 @@ auto LOWRANK_COMPOSED::init(E& exec, extents weight, std::uint32_t tensor) const
           .tensor = tensor,
           .refresh = refresh.init(context),
           .finder = detail::init_finder(exec, finder, g, r),
-          .store = store<typename E::space>::init(g, r),
+          .store = store<typename E::space>::init(g, r, format),
           .rule = rule.init(exec, facing(side_of(weight), inner)),
           .accumulated = buffer<float, typename E::space>(buffered)};
 }
@@ -170,7 +168,7 @@ bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, i
     else in.previous = old.p;
     if constexpr (Finder::traits.reads_momentum && lists_moments<Rule> && !two_sided) {
       if constexpr (std::size(Rule::moment_orders) > 0)
-        if (s.has_basis != 0 && Rule::moment_orders[0] == moment_order::first)
+        if (s.has_basis != 0 && Rule::moment_orders[0] == moment_order::first && wants_of(finder).reads_momentum)
           in.momentum = Rule::moment_format::read(exec, s.rule.moment[0], s.facing_side, {s.rank, g.shape().cols});
     }
     if constexpr (two_sided) detail::find_basis(exec, finder, s.finder, in, candidate.u, candidate.v, failed);

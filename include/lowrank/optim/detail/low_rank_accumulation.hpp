@@ -23,7 +23,7 @@ void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const&
   extents const shape = facing(s.facing_side, s.weight);
   detail::check_scratch(exec,
                         std::max(renew_bytes(shape, s.capacity, tokens_of(g)),
-                                 store<host_space>::open_bytes(shape, s.capacity) +
+                                 store<host_space>::open_bytes(shape, s.capacity, format) +
                                      std::max(map<host_space>::project_bytes(shape, s.capacity, tokens_of(g)),
                                               measure_bytes(shape, s.capacity, tokens_of(g)))),
                         "low_rank::accumulate");

@@ -10,6 +10,7 @@
 #include "lowrank/basis/tracked.hpp"
 #include "lowrank/basis/warm_start.hpp"
 #include "lowrank/optim/options.hpp"
+#include "lowrank/refresh/policy.hpp"
 
 namespace lowrank {
 
@@ -43,6 +44,9 @@ struct named_finder : basis::one_sided {
     }
   };
 
+  [[nodiscard]] finder_traits wants() const noexcept {
+    return std::visit([](auto const& f) { return finder_traits{wants_of(f)}; }, chosen);
+  }
   void check() const {
     std::visit([](auto const& f) { f.check(); }, chosen);
     if (auto const* exact = std::get_if<named_svd<E>>(&chosen))
@@ -106,8 +110,7 @@ struct named_finder : basis::one_sided {
       "sketch", {{"rademacher", sketch_kind::rademacher}, {"gaussian", sketch_kind::gaussian}}, found.sketch);
   return found;
 }
-[[nodiscard]] inline basis::warm_start take_warm_start(option_list& o) {
-  basis::warm_start out;
+[[nodiscard]] inline basis::warm_start take_warm_start(option_list& o, basis::warm_start out) {
   out.iterate.passes = o.take("passes", out.iterate.passes);
   out.iterate.fresh = o.take("fresh", out.iterate.fresh);
   out.iterate.order = o.take_choice<column_order>(
@@ -129,9 +132,13 @@ struct named_finder : basis::one_sided {
   return out;
 }
 
+/// What is meant where options say nothing.
+enum class usual_choices : std::uint8_t { galore, q_galore };
+
 template <executor E>
-[[nodiscard]] named_finder<E> take_finder(option_list& o, by_name_context<E> const& context) {
+[[nodiscard]] named_finder<E> take_finder(option_list& o, by_name_context<E> const& context, usual_choices usual) {
   enum class kind : std::uint8_t { randomized, svd, stiefel, given, warm, tracked };
+  bool const lazy = usual == usual_choices::q_galore;
   auto const which = o.take_choice<kind>("finder",
                                          {{"randomized", kind::randomized},
                                           {"svd", kind::svd},
@@ -139,12 +146,16 @@ template <executor E>
                                           {"given", kind::given},
                                           {"warm", kind::warm},
                                           {"tracked", kind::tracked}},
-                                         kind::randomized);
+                                         lazy ? kind::warm : kind::randomized);
   named_finder<E> out;
   if (which == kind::svd) out.chosen = named_svd<E>{{}, context.exact_svd};
   if (which == kind::stiefel) out.chosen = basis::stiefel{};
   if (which == kind::given) out.chosen = context.bases;
-  if (which == kind::warm) out.chosen = take_warm_start(o);
+  if (which == kind::warm) {
+    basis::warm_start warm;
+    if (lazy) warm.iterate.order = column_order::by_energy, warm.iterate.align = alignment::signs;
+    out.chosen = take_warm_start(o, warm);
+  }
   if (which == kind::tracked) out.chosen = take_tracked(o);
   if (which == kind::randomized) {
     basis::randomized found;

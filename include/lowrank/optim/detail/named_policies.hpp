@@ -2,7 +2,7 @@
 
 #include <variant>
 
-#include "lowrank/optim/options.hpp"
+#include "lowrank/optim/detail/named_finder.hpp"
 #include "lowrank/refresh/budget.hpp"
 #include "lowrank/refresh/captured_energy.hpp"
 #include "lowrank/refresh/energy_rank.hpp"
@@ -74,7 +74,8 @@ struct named_refresh {
   }
 };
 
-[[nodiscard]] inline auto take_refresh_policy(option_list& o) {
+[[nodiscard]] inline auto take_refresh_policy(option_list& o, usual_choices usual) {
+  bool const seldom = usual == usual_choices::q_galore;
   enum class kind : std::uint8_t { every, staggered, lazy, energy, budget };
   auto const which = o.take_choice<kind>("refresh",
                                          {{"every", kind::every},
@@ -82,7 +83,7 @@ struct named_refresh {
                                           {"lazy", kind::lazy},
                                           {"energy", kind::energy},
                                           {"budget", kind::budget}},
-                                         kind::every);
+                                         seldom ? kind::lazy : kind::every);
   named_refresh<false>::policies out{};
   if (which == kind::energy) {
     refresh::captured_energy p;
@@ -111,15 +112,15 @@ struct named_refresh {
       p.longest = o.take("longest_gap", p.longest);
       p.of = o.take_choice<refresh::likeness>(
           "likeness", {{"subspace", refresh::likeness::subspace}, {"first_vectors", refresh::likeness::first_vectors}},
-          p.of);
+          seldom ? refresh::likeness::first_vectors : p.of);
       out = p;
     }
   }
   return out;
 }
 template <bool Resizes>
-[[nodiscard]] named_refresh<Resizes> take_refresh(option_list& o) {
-  named_refresh<Resizes> out{.chosen = take_refresh_policy(o)};
+[[nodiscard]] named_refresh<Resizes> take_refresh(option_list& o, usual_choices usual) {
+  named_refresh<Resizes> out{.chosen = take_refresh_policy(o, usual)};
   if constexpr (Resizes) {
     double const share = o.take("energy_rank", 0.0);
     out.follows_energy = share != 0;

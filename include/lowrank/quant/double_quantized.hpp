@@ -1,0 +1,103 @@
+/// @file
+/// Codes whose scales are codes again: NF4 as QLoRA stores a frozen weight.
+#pragma once
+
+#include "lowrank/linalg/elementwise.hpp"
+#include "lowrank/linalg/reductions.hpp"
+#include "lowrank/quant/blockwise.hpp"
+
+namespace lowrank {
+
+/// A flat buffer in blocks of `Block` elements. Each block's scale, less the mean of all scales, is one of 256 numbers of a
+/// dynamic map, blocks of 256 of them sharing an fp32. By default 4 + 8/64 + 32/(64 * 256) = 4.127 bits an element, where
+/// blockwise NF4 has 4.5. A new one holds zeros.
+/// Reference: Dettmers et al., "QLoRA", arXiv 2305.14314, section 3, "Double Quantization"; bitsandbytes.
+template <block_codec Codec = codec::book4<>, int Block = 64, memory_space Space = host_space>
+class double_quantized {
+  static_assert(Codec::stored_per_block == 1 && std::same_as<typename Codec::stored, float>,
+                "lowrank: scales that are quantized again are one fp32 a block");
+
+ public:
+  using scales_type = blockwise<codec::dynamic8<>, 256, Space>;
+
+  double_quantized() = default;
+  explicit double_quantized(index_t count, Codec codec = {})
+      : count_{(detail::check_layout({1, count}, "double_quantized"), count)},
+        codec_{codec},
+        codes_{code_bytes<Codec::bits>(count)},
+        scales_{{1, blocks_of(count)}},
+        mean_{1} {}
+
+  [[nodiscard]] index_t size() const noexcept { return count_; }
+  [[nodiscard]] index_t bytes() const noexcept { return bytes(count_); }
+  [[nodiscard]] static constexpr index_t bytes(index_t count) noexcept {
+    return code_bytes<Codec::bits>(count) + blockwise_bytes<codec::dynamic8<>, 256>({1, blocks_of(count)}) +
+           index_t{sizeof(float)};
+  }
+  /// Scratch that `quantize` and `dequantize` take.
+  [[nodiscard]] static constexpr index_t workspace_bytes(index_t count) noexcept {
+    return 2 * scratch_bytes<float>(blocks_of(count)) + scratch_bytes<double>(1);
+  }
+
+  /// Codes of packed finite values, to nearest. Where one is not finite, *nonfinite becomes 1 and its block holds nothing
+  /// useful. `nonfinite` may be null.
+  template <executor E>
+  friend void quantize(E& exec, float const* values, double_quantized& to, std::int32_t* nonfinite = nullptr) {
+    index_t const blocks = blocks_of(to.count_);
+    if (blocks == 0) return;
+    scratch_scope const scope{exec};
+    auto const scales = take_matrix(exec, {1, blocks}), ones = take_matrix(exec, {1, blocks});
+    auto* const sum = exec.arena().template take<double>(1);
+    fill(exec, scales, 0.0F);
+    fill(exec, ones, 1.0F);
+    quantize(exec, values, to.with(scales.data), nonfinite);
+    inner_product(exec, const_view_of<E>(scales), const_view_of<E>(ones), sum);
+    exec.single([=, mean = to.mean_.data()] { *mean = static_cast<float>(*sum / static_cast<double>(blocks)); });
+    add_mean(exec, scales.data, blocks, -1.0F, to.mean_.data());
+    quantize(exec, scales.data, to.scales_.view());
+  }
+  /// values[i] = what the codes stand for.
+  template <executor E>
+  friend void dequantize(E& exec, double_quantized const& from, float* values) {
+    index_t const blocks = blocks_of(from.count_);
+    if (blocks == 0) return;
+    scratch_scope const scope{exec};
+    auto const scales = take_matrix(exec, {1, blocks});
+    dequantize(exec, from.scales_.view(), scales.data);
+    add_mean(exec, scales.data, blocks, 1.0F, from.mean_.data());
+    dequantize(exec, const_cast<double_quantized&>(from).with(scales.data), values);
+  }
+
+  friend void visit_state(double_quantized& d, auto&& f) {
+    f("codes", d.codes_);
+    visit_state(d.scales_, prefixed(f, "scale."));
+    f("scale.mean", d.mean_);
+  }
+
+ private:
+  [[nodiscard]] static constexpr index_t blocks_of(index_t count) noexcept {
+    return detail::blocks_of({1, count}, Block);
+  }
+  /// The codes beside scales in scratch.
+  [[nodiscard]] blockwise_view<Codec, Block, Space> with(float* scales) noexcept {
+    return {codes_.data(), scales, {1, count_}, codec_};
+  }
+  template <executor E>
+  static void add_mean(E& exec, float* scales, index_t blocks, float sign, float const* mean) {
+    launch_elements(exec, blocks, [=](auto tile, index_t first, index_t valid) {
+      using real = typename decltype(tile)::real;
+      auto f = tile.load(scales + first, valid);
+      real const shift{sign * *mean};
+      tile.each([&](auto k) { f[k] = f[k] + shift; });
+      tile.store(scales + first, f, valid);
+    });
+  }
+
+  index_t count_{};
+  Codec codec_{};
+  buffer<std::uint8_t, Space> codes_;
+  scales_type scales_;
+  buffer<float, Space> mean_;
+};
+
+}  // namespace lowrank
