@@ -48,7 +48,7 @@ void check_close(matrix_view<float const> kept, matrix_view<float const> given, 
 
 /// p as finders give it: packed as the weight lies.
 struct candidate {
-  candidate(side where, matrix<float> const& p) : memory{p.shape()}, shape{p.shape()}, where{where} {
+  candidate(side on, matrix<float> const& p) : memory{p.shape()}, shape{p.shape()}, where{on} {
     auto const to = natural<host_space>(where, memory.data(), shape);
     for (index_t i = 0; i < shape.rows; ++i)
       for (index_t c = 0; c < shape.cols; ++c) to(i, c) = p(i, c);
