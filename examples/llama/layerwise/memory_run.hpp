@@ -147,8 +147,12 @@ class memory_run {
   [[nodiscard]] double loss_now() {
     return passes_->forward(batch(), targets_, [](pass_part, index_t, auto const& work) { work(); });
   }
-  /// GFLOP/s of square products, as large as the arena allows.
-  [[nodiscard]] double sgemm_rate() {
+  /// Flops of products: in a second, and in a second of one processor, which says the same beside other programs.
+  struct product_rate {
+    double flops, flops_a_processor;
+  };
+  /// Of square products as large as the arena allows.
+  [[nodiscard]] product_rate sgemm_rate() {
     auto& exec = *exec_;
     lowrank::scratch_scope const scope{exec};
     auto const room = static_cast<double>(exec.arena().available()) / 12 - 64;
@@ -156,20 +160,18 @@ class memory_run {
     auto const a = take_matrix(exec, {n, n}), b = take_matrix(exec, {n, n}), c = take_matrix(exec, {n, n});
     fill(exec, a, 0.5F);
     fill(exec, b, 0.25F);
-    double seconds = 0, count = 0;
-    while (seconds < 0.5) {
-      double const began = now();
+    double const began = now(), own = processor_seconds().own;
+    double count = 0;
+    for (; now() - began < 0.5; ++count)
       multiply(exec, 1.0F, lowrank::const_view_of<Executor>(a), lowrank::const_view_of<Executor>(b), 0.0F, c);
-      seconds += now() - began;
-      ++count;
-    }
     auto const side = static_cast<double>(n);
-    return count * 2 * side * side * side / seconds * 1e-9;
+    double const flops = count * 2 * side * side * side;
+    return {flops / (now() - began), flops / (processor_seconds().own - own)};
   }
 
   void train_step(index_t step) {
     std::printf("\nstep %ld\n", static_cast<long>(step + 1));
-    double const rate_before = sgemm_rate();
+    auto const rate_before = sgemm_rate();
     exec_->arena().reset_peak();
     auto const processor_before = processor_seconds();
     auto const watch_before = optimizer_->watch();
@@ -206,19 +208,24 @@ class memory_run {
     double const seconds = now() - began;
     auto const processor = processor_seconds();
     arena_peak_ = std::max(arena_peak_, exec_->arena().peak());
-    double const rate = (rate_before + sgemm_rate()) / 2;
+    auto const rate_after = sgemm_rate();
+    double const rate = (rate_before.flops + rate_after.flops) / 2,
+                 rate_a_processor = (rate_before.flops_a_processor + rate_after.flops_a_processor) / 2;
     auto const& watch = optimizer_->watch();
     index_t const eager = optimizer_settings_.eager_layer;
     auto const flops = count_flops(config_, optimizer_settings_, settings_.sequence, [&](index_t l) {
       return step == 0 ? 1 : l == eager ? 2 : 0;
     });
-    double const least = flops.total() / (rate * 1e9), own = processor.own - processor_before.own,
+    double const least = flops.total() / rate, own = processor.own - processor_before.own,
                  foreign = std::max(0.0, processor.all - processor_before.all - own);
     std::printf("  embedding %.1f s; new bases: %ld first, %ld warm, in %.1f s\n", times.of(pass_part::embedding),
                 static_cast<long>(watch.cold - watch_before.cold), static_cast<long>(watch.warm - watch_before.warm),
                 watch.seconds - watch_before.seconds);
-    std::printf("  %.1f s = %.2f x (%.2f Tflop at %.0f GFLOP/s); others used %.2f processors, this %.2f\n", seconds,
-                seconds / least, flops.total() * 1e-12, rate, foreign / seconds, own / seconds);
+    double const ratio_of_processors = own / (flops.total() / rate_a_processor);
+    std::printf("  %.1f s = %.2f x (%.2f Tflop at %.0f GFLOP/s); others used %.2f processors\n", seconds,
+                seconds / least, flops.total() * 1e-12, rate * 1e-9, foreign / seconds);
+    std::printf("  %.1f s of processors = %.2f x (the same at %.0f GFLOP/s a processor)\n", own, ratio_of_processors,
+                rate_a_processor * 1e-9);
     auto const share = [&](char const* what, double taken, double counted) {
       std::printf("    %-18s %7.1f s  %6.2f Tflop  %6.0f GFLOP/s\n", what, taken, counted * 1e-12,
                   counted / taken * 1e-9);
@@ -237,9 +244,11 @@ class memory_run {
     report_["steps"].push_back({{"loss", loss},
                                 {"seconds", seconds},
                                 {"flops", flops.total()},
-                                {"gflops_sgemm", rate},
+                                {"gflops_sgemm", rate * 1e-9},
                                 {"ratio", seconds / least},
-                                {"own_processors", own / seconds},
+                                {"processor_seconds", own},
+                                {"gflops_sgemm_a_processor", rate_a_processor * 1e-9},
+                                {"processor_ratio", ratio_of_processors},
                                 {"foreign_processors", foreign / seconds},
                                 {"first_bases", watch.cold - watch_before.cold},
                                 {"warm_bases", watch.warm - watch_before.warm},

@@ -36,7 +36,6 @@ void in_panels(host_executor& exec, W const& weight, index_t height, rng_key key
 }
 
 TEST_CASE("panels start where blocks do: whole rows that are whole blocks") {
-  blockwise<codec::affine<8>, 256> codes{{1, 0}};
   auto const quantum = [&](extents shape, block_layout layout) {
     return quantized_weight<>{{nullptr, nullptr, layout}, shape}.row_quantum();
   };
