@@ -49,10 +49,10 @@ struct magnitude_book {
   constexpr void find_thresholds() noexcept {
     for (std::size_t k = 0; k + 1 < size; ++k) {
       double const middle = (static_cast<double>(value[k]) + static_cast<double>(value[k + 1])) / 2;
-      auto const near = static_cast<float>(middle);
-      float const next = std::bit_cast<float>(std::bit_cast<std::uint32_t>(near) + 1);
-      above_tie[k] = static_cast<double>(near) > middle ? near : next;
-      from_tie[k] = static_cast<double>(near) >= middle ? near : next;
+      auto const closest = static_cast<float>(middle);
+      float const next = std::bit_cast<float>(std::bit_cast<std::uint32_t>(closest) + 1);
+      above_tie[k] = static_cast<double>(closest) > middle ? closest : next;
+      from_tie[k] = static_cast<double>(closest) >= middle ? closest : next;
     }
     above_tie[size - 1] = from_tie[size - 1] = std::bit_cast<float>(0x7F800000U);
   }
@@ -95,14 +95,14 @@ struct book16 {
   explicit constexpr book16(std::array<float, 16> const& values) noexcept : value{values} {
     for (std::size_t k = 1; k < 16; ++k) {
       double const middle = (static_cast<double>(value[k - 1]) + static_cast<double>(value[k])) / 2;
-      auto const near = static_cast<float>(middle);
+      auto const closest = static_cast<float>(middle);
       // The next number above: away from zero for positive numbers, towards it for negative ones.
-      auto const bits = std::bit_cast<std::uint32_t>(near);
-      float const next = near > 0    ? std::bit_cast<float>(bits + 1)
-                         : near == 0 ? std::bit_cast<float>(1U)
-                                     : std::bit_cast<float>(bits - 1);
-      above_tie[k] = static_cast<double>(near) > middle ? near : next;
-      from_tie[k] = static_cast<double>(near) >= middle ? near : next;
+      auto const bits = std::bit_cast<std::uint32_t>(closest);
+      float const next = closest > 0    ? std::bit_cast<float>(bits + 1)
+                         : closest == 0 ? std::bit_cast<float>(1U)
+                                        : std::bit_cast<float>(bits - 1);
+      above_tie[k] = static_cast<double>(closest) > middle ? closest : next;
+      from_tie[k] = static_cast<double>(closest) >= middle ? closest : next;
     }
   }
 };

@@ -65,8 +65,8 @@ template <class Real>
 }
 template <class Real>
 [[nodiscard]] LOWRANK_HD constexpr Real whole_below(Real x) noexcept {
-  Real const near = nearest_whole(x);
-  return select(less(x, near), near - Real{1.0F}, near);
+  Real const closest = nearest_whole(x);
+  return select(less(x, closest), closest - Real{1.0F}, closest);
 }
 template <class Real>
 [[nodiscard]] LOWRANK_HD constexpr Real clamped(Real x, float low, float high) noexcept {
@@ -82,8 +82,8 @@ template <class T>
 [[nodiscard]] LOWRANK_HD constexpr float stored_from_above(float x) noexcept {
   if constexpr (std::same_as<T, float>) return x;
   else {
-    bf16 const near = to_bf16(x);
-    return near.value() >= x ? near.value() : bf16{static_cast<std::uint16_t>(near.bits + 1)}.value();
+    bf16 const closest = to_bf16(x);
+    return closest.value() >= x ? closest.value() : bf16{static_cast<std::uint16_t>(closest.bits + 1)}.value();
   }
 }
 [[nodiscard]] LOWRANK_HD constexpr float largest_magnitude(value_range r) noexcept {
@@ -143,13 +143,14 @@ struct affine {
       float const width = r.high - r.low;
       float const s = detail::stored_from_above<Stored>(
           is_finite(width) ? (width > narrowest ? width : narrowest) / most : r.high / most - r.low / most);
-      return {s, detail::clamped(-detail::nearest_whole(detail::clamped(r.low / s, -far, far)), 0.0F, most), 1 / s};
+      return {s, detail::clamped(-detail::nearest_whole(detail::clamped(r.low / s, -off_range, off_range)), 0.0F, most),
+              1 / s};
     }
   }
   template <class Real>
   [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s) noexcept {
     auto y = detail::in_units_of(x, s.scale);
-    if constexpr (Range == range_rule::as_measured) y = detail::clamped(y, -far, far);
+    if constexpr (Range == range_rule::as_measured) y = detail::clamped(y, -off_range, off_range);
     return settle(detail::nearest_whole(y), s);
   }
   template <class Real>
@@ -164,7 +165,7 @@ struct affine {
   }
 
  private:
-  static constexpr float far = 0x1p22F;  ///< beyond any code
+  static constexpr float off_range = 0x1p22F;  ///< beyond any code
 
   template <class Real>
   [[nodiscard]] LOWRANK_HD static constexpr auto settle(Real whole, block_scale s) noexcept {
@@ -315,10 +316,10 @@ struct fp8 {
     integer const magnitude = all & integer{0x7FFFFFFF};
     // Adding a number whose last place is the smallest subnormal rounds to it.
     integer const rounder{(127 - bias + 1 + dropped) << 23};
-    integer const small = bits_of(from_bits(magnitude) + from_bits(rounder)) - rounder;
+    integer const below = bits_of(from_bits(magnitude) + from_bits(rounder)) - rounder;
     integer const even = (magnitude >> dropped) & integer{1};
-    integer const large = (magnitude + integer{(1 << (dropped - 1)) - 1 - below_normal} + even) >> dropped;
-    integer const rounded = select(less(magnitude, integer{below_normal + (1 << 23)}), small, large);
+    integer const above = (magnitude + integer{(1 << (dropped - 1)) - 1 - below_normal} + even) >> dropped;
+    integer const rounded = select(less(magnitude, integer{below_normal + (1 << 23)}), below, above);
     return ((all >> 24) & integer{0x80}) | smaller(rounded, integer{largest_code});
   }
   template <class Int>
