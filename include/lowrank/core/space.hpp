@@ -33,7 +33,9 @@ struct memory<host_space> {
   static void release(void* data, std::size_t bytes) noexcept {
     ::operator delete (data, bytes, std::align_val_t{alignment});
   }
-  static void zero(void* data, std::size_t bytes) noexcept { std::memset(data, 0, bytes); }
+  static void zero(void* data, std::size_t bytes) noexcept {
+    if (bytes > 0) std::memset(data, 0, bytes);
+  }
 };
 
 }  // namespace lowrank
