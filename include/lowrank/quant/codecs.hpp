@@ -234,9 +234,6 @@ struct dynamic8 {
     return sign == signedness::with_sign ? detail::dynamic8_signed_cells<Ties, least_negative>.code_of(scaled)
                                          : detail::dynamic8_unsigned_cells<Ties>.code_of(scaled);
   }
-  [[nodiscard]] LOWRANK_HD constexpr std::int32_t code_of_zero() const noexcept {
-    return sign == signedness::with_sign ? 127 : 0;
-  }
   [[nodiscard]] LOWRANK_HD constexpr float const* values() const noexcept {
     return (sign == signedness::with_sign ? detail::dynamic8_signed_values : dynamic8_unsigned_book.value).data();
   }
