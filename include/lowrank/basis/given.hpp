@@ -24,7 +24,7 @@ struct given : one_sided {
     require<shape_error>(none || from.shape() == p.shape(), "basis::given", "needs a basis of shape ", p.shape(),
                          ", got ", from.shape());
     if (!none) copy(exec, from, p);
-    exec.single([=] { *failed = none ? 1 : 0; });
+    exec.single([=] LOWRANK_DEVICE { *failed = none ? 1 : 0; });
   }
 };
 

@@ -25,7 +25,9 @@ template <executor E>
 }  // namespace detail
 
 /// A basis in use. Facing coordinates: G m x n, P m x r, R = Pᵀ G.
-/// `inner(g, r)` is the shape of R; `change_from(exec, old)` what takes coordinates of an older map to this one's. `project`: R = Pᵀ G + beta R. `lift`: out = keep out + alpha (P N)[part], any part.
+/// `inner(g, r)` is the shape of R; `change_from(exec, old)` what takes coordinates of an older map to this one's.
+/// `project`: R = Pᵀ G + beta R. `lift`: out = keep out + alpha (P N)[part], any part; alpha and keep are numbers, or
+/// pointers to them where the executor keeps them.
 template <class M, class E>
 concept linear_map = executor<E> && requires(M const map, E& exec, const_view_of<E> in, view_of<E> out, block part) {
   { M::two_sided } -> std::convertible_to<bool>;
@@ -66,8 +68,8 @@ struct dense_map {
     multiply(exec, 1.0F, g.t(), p, beta, r.t());
   }
   /// Cost: 2 r flops for each element of `out`.
-  template <executor E>
-  void lift(E& exec, float alpha, const_view_of<E> n, block part, float keep, view_of<E> out) const {
+  template <executor E, class Factor>
+  void lift(E& exec, Factor alpha, const_view_of<E> n, block part, Factor keep, view_of<E> out) const {
     multiply(exec, alpha, p.row_range(part.row_begin, part.row_end), n.col_range(part.col_begin, part.col_end), keep,
              out);
   }
@@ -103,8 +105,8 @@ struct pair_map {
     multiply(exec, 1.0F, g.t(), u, 0.0F, t);
     multiply(exec, 1.0F, const_view_of<E>(t.t()), v, beta, r);
   }
-  template <executor E>
-  void lift(E& exec, float alpha, const_view_of<E> n, block part, float keep, view_of<E> out) const {
+  template <executor E, class Factor>
+  void lift(E& exec, Factor alpha, const_view_of<E> n, block part, Factor keep, view_of<E> out) const {
     scratch_scope const scope{exec};
     auto const t = take_matrix(exec, {rank(), part.col_end - part.col_begin});
     multiply(exec, 1.0F, n, v.row_range(part.col_begin, part.col_end).t(), 0.0F, t);

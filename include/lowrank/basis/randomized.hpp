@@ -36,7 +36,7 @@ struct randomized : one_sided {
     scratch_scope const scope{exec};
     auto* const report = exec.arena().template take<range_report>(1);
     find_range(exec, in.gradient, p, range, in.key, report);
-    exec.single([=] { *failed = report->failed; });
+    exec.single([=] LOWRANK_DEVICE { *failed = report->failed; });
   }
 };
 

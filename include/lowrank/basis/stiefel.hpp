@@ -27,7 +27,7 @@ struct stiefel : one_sided {
     auto fresh = in.key;
     fresh.purpose = rng_purpose::completion;
     orthonormalize(exec, p, fresh, report);
-    exec.single([=] { *failed = report->failed; });
+    exec.single([=] LOWRANK_DEVICE { *failed = report->failed; });
   }
 };
 

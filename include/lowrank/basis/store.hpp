@@ -69,7 +69,10 @@ class kept_matrix {
       return wide;
     }
   }
-  friend void visit_state(kept_matrix& m, auto&& f) { f("values", m.values_); }
+  template <class F>
+  friend void visit_state(kept_matrix& m, F&& f) {
+    f("values", m.values_);
+  }
 
  private:
   buffer<element, Space> values_;
@@ -103,7 +106,10 @@ class kept_matrix<format::quantized<Codec, Block>, Space> {
     dequantize(exec, codes_.view().flat_range(0, shape.size()), wide.data);
     return wide;
   }
-  friend void visit_state(kept_matrix& m, auto&& f) { visit_state(m.codes_, f); }
+  template <class F>
+  friend void visit_state(kept_matrix& m, F&& f) {
+    visit_state(m.codes_, f);
+  }
 
  private:
   blockwise<Codec, Block, Space> codes_;
@@ -123,7 +129,10 @@ struct basis_store<dense_map<Space>, Format> {
 
   struct state {
     kept p;
-    friend void visit_state(state& s, auto&& f) { visit_state(s.p, f); }
+    template <class F>
+    friend void visit_state(state& s, F&& f) {
+      visit_state(s.p, f);
+    }
   };
   [[nodiscard]] static constexpr index_t bytes(extents g, index_t r, Format const& f = {}) noexcept {
     return kept::bytes(g.rows, r, f);
@@ -149,7 +158,8 @@ struct basis_store<pair_map<Space>, Format> {
 
   struct state {
     kept u, v;
-    friend void visit_state(state& s, auto&& f) {
+    template <class F>
+    friend void visit_state(state& s, F&& f) {
       visit_state(s.u, prefixed(f, "left."));
       visit_state(s.v, prefixed(f, "right."));
     }

@@ -51,12 +51,12 @@ struct basic_svd : one_sided {
       status = call(exec, in.gradient, svd_output<typename E::space>{.u = u});
       if (status == svd_status::converged) copy(exec, u.col_range(0, p.cols), p);
     }
-    if (status != svd_status::converged) return exec.single([=] { *failed = 1; });
+    if (status != svd_status::converged) return exec.single([=] LOWRANK_DEVICE { *failed = 1; });
     // Libraries return vectors of zero singular values that are far from orthogonal.
     scratch_scope const scope{exec};
     auto* const report = exec.arena().template take<orthonormal_report>(1);
     orthonormalize(exec, p, in.key, report);
-    exec.single([=] { *failed = report->failed; });
+    exec.single([=] LOWRANK_DEVICE { *failed = report->failed; });
   }
 };
 using svd = basic_svd<>;

@@ -75,13 +75,13 @@ struct basic_tracked : one_sided {
       tracked_mean<space> const now{row_major<space>(s.mean.data(), {k, k}), s.exponent.data()};
       tracked_range(exec, in.gradient, in.previous, now, p, next, track, in.key, report, make_orthonormal);
     }
-    exec.single([=] { *failed = report->failed; });
+    exec.single([=] LOWRANK_DEVICE { *failed = report->failed; });
     if (auto const bad = exec.peek(failed); bad && *bad != 0) return;
     copy(exec, next.l, row_major<space>(s.mean.data(), next.l.shape()));
-    exec.single([to = s.exponent.data(), from = next.exponent] { *to = *from; });
+    exec.single([to = s.exponent.data(), from = next.exponent] LOWRANK_DEVICE { *to = *from; });
   }
 
- private:
+ public:  // Not for callers: a CUDA compiler takes no kernel from a private function
   /// L = diag(energies): the mean begins with the first gradient.
   template <executor E, gradient G>
   void start(E& exec, finder_inputs<E, G> const& in, view_of<E> p, tracked_mean<typename E::space> const& mean,
@@ -90,7 +90,7 @@ struct basic_tracked : one_sided {
     auto* const energies = exec.arena().template take<double>(p.cols);
     find_range(exec, in.gradient, p, cold, in.key, report, energies);
     fill(exec, mean.l, 0.0F);
-    exec.single([=, r = p.cols, l = mean.l, exponent = mean.exponent] {
+    exec.single([=, r = p.cols, l = mean.l, exponent = mean.exponent] LOWRANK_DEVICE {
       double most = 0;
       for (index_t k = 0; k < r; ++k) most = std::max(most, energies[k]);
       int e = 0;

@@ -61,13 +61,13 @@ struct two_sided {
     find_both(exec, s.left, s.right, in, u, v, failed);
   }
 
- private:
+ public:  // Not for callers: a CUDA compiler takes no kernel from a private function
   template <executor E, class State, gradient G>
   void find_both(E& exec, State& left, State& right, finder_inputs<E, G> const& in, view_of<E> u, view_of<E> v,
                  std::int32_t* failed) const {
     scratch_scope const scope{exec};
     auto* const also = exec.arena().template take<std::int32_t>(1);
-    exec.single([=] { *also = 0; });
+    exec.single([=] LOWRANK_DEVICE { *also = 0; });
     auto one = in;
     one.momentum = {};  // r x r here: no sketch of either side
     detail::find_basis(exec, finder, left, one, u, failed);
@@ -77,7 +77,7 @@ struct two_sided {
     flipped.key.step ^= 0x80000000U;  // another stream than the left basis had
     flipped.previous = in.previous_right;
     detail::find_basis(exec, finder, right, flipped, v, also);
-    exec.single([=] { *failed |= *also; });
+    exec.single([=] LOWRANK_DEVICE { *failed |= *also; });
   }
 };
 

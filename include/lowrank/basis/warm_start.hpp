@@ -123,7 +123,7 @@ struct basic_warm_start : one_sided {
     else if (sketched)
       sketched_range(exec, g, in.momentum.t(), in.previous, p, iterate, in.key, report, nullptr, make_orthonormal);
     else turned(exec, g, in.previous, in.key, p, report);
-    exec.single([=] { *failed = report->failed; });
+    exec.single([=] LOWRANK_DEVICE { *failed = report->failed; });
     if (auto const bad = exec.peek(failed); bad && *bad != 0) return;
     s.since_cold = restart ? 0 : s.since_cold + 1;
     s.was_cheap = sketched ? 1 : 0;

@@ -23,11 +23,13 @@ class buffer {
   using space = Space;
 
   buffer() = default;
-  explicit buffer(index_t size) : size_{size} {
+  // An object before its memory is zeroed, so that the memory is given back when that fails.
+  explicit buffer(index_t size) : buffer{} {
     require<shape_error>(size >= 0 && size <= std::numeric_limits<index_t>::max() / index_t{sizeof(T)}, "buffer",
                          "size must be in [0, 2^63 / ", sizeof(T), "), got ", size);
     if (size == 0) return;
     data_ = static_cast<T*>(memory<Space>::allocate(bytes_of(size)));
+    size_ = size;
     memory<Space>::zero(data_, bytes_of(size));
   }
   buffer(buffer&& other) noexcept : data_{std::exchange(other.data_, nullptr)}, size_{std::exchange(other.size_, 0)} {}

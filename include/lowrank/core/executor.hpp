@@ -18,6 +18,31 @@ struct host_options {
   index_t worker_bytes{4 << 20};  ///< private to each thread: where products pack their operands
 };
 
+/// Those who run the body of `team` together: here one thread. Everybody calls the same members in the same order.
+struct host_team {
+  /// f(i) for i in [0, count), shared out; done when it returns.
+  template <class F>
+  void each(index_t count, F const& f) const {
+    for (index_t i = 0; i < count; ++i) f(i);
+  }
+  /// Sum of f(i), known to everybody. The order of summation is the team's own.
+  template <class F>
+  [[nodiscard]] double sum(index_t count, F const& f) const {
+    double total = 0;
+    for (index_t i = 0; i < count; ++i) total += f(i);
+    return total;
+  }
+  /// The largest of `least` and f(i), known to everybody.
+  template <class F>
+  [[nodiscard]] double most(index_t count, double least, F const& f) const {
+    for (index_t i = 0; i < count; ++i) {
+      double const value = f(i);
+      if (value > least) least = value;
+    }
+    return least;
+  }
+};
+
 /// Runs on this machine's cores, with the pool and the scratch it owns. One thread uses an executor at a time; several
 /// executors may run at once. Constructing one starts threads and allocates; running allocates nothing.
 class host_executor {
@@ -54,6 +79,11 @@ class host_executor {
   void single(Body const& body) {
     body();
   }
+  /// Runs `body(team)` once, for small work with loops that a device shares out among the threads of a block.
+  template <class Body>
+  void team(Body const& body) {
+    body(host_team{});
+  }
   /// The value behind `p` if this executor knows it without waiting: always on the host, never on a device.
   template <class T>
   [[nodiscard]] std::optional<T> peek(T const* p) const {
@@ -86,6 +116,25 @@ concept executor = requires(E& exec, float const* p) {
   { exec.peek(p) } -> std::same_as<std::optional<float>>;
 };
 static_assert(executor<host_executor>);
+
+/// While it lives, `peek` tells every value, if need be by waiting for it: what looks for a basis decides by what it meets.
+/// Without it, a device never waits. On the host it has no effect.
+template <class E>
+class look_scope {
+ public:
+  explicit look_scope(E& exec) noexcept : exec_{exec} {
+    if constexpr (waits) ++exec_.looks_;
+  }
+  look_scope(look_scope const&) = delete;
+  look_scope& operator=(look_scope const&) = delete;
+  ~look_scope() {
+    if constexpr (waits) --exec_.looks_;
+  }
+
+ private:
+  static constexpr bool waits = std::same_as<typename E::space, device_space>;
+  E& exec_;
+};
 
 /// Views in the space of an executor.
 template <class E>

@@ -47,6 +47,10 @@ struct rng_key {
   [[nodiscard]] LOWRANK_HD constexpr std::uint64_t subsequence() const noexcept {
     return std::uint64_t{static_cast<std::uint8_t>(purpose)} << 56 | std::uint64_t{tensor & 0xFFFFFFU} << 32 | step;
   }
+  /// The stream of a later step.
+  [[nodiscard]] LOWRANK_HD constexpr rng_key later(std::uint32_t steps) const noexcept {
+    return {seed, step + steps, tensor, purpose};
+  }
   friend constexpr bool operator==(rng_key const&, rng_key const&) = default;
 };
 

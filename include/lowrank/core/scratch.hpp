@@ -24,11 +24,22 @@ class scratch {
   /// Grows the block to at least `bytes`. Throws state_error while any of it is in use.
   void reserve(index_t bytes) {
     require<shape_error>(bytes >= 0, "scratch::reserve", "bytes must not be negative, got ", bytes);
-    if (bytes <= storage_.size()) return;
+    if (bytes <= size_) return;
     require<state_error>(used_ == 0, "scratch::reserve", "must not be called while scratch is in use, ", used_,
                          " bytes are");
     storage_ = buffer<std::byte, Space>{};
     storage_ = buffer<std::byte, Space>{bytes};
+    base_ = storage_.data(), size_ = storage_.size();
+  }
+  /// Uses the caller's memory from now on, which outlives this; `reserve` goes back to memory of its own when that is too
+  /// small.  Requires: aligned to 64 bytes.
+  void adopt(std::byte* base, index_t bytes) {
+    require(reinterpret_cast<std::uintptr_t>(base) % 64 == 0 && bytes >= 0, "scratch::adopt",
+            "needs memory aligned to 64 bytes");
+    require<state_error>(used_ == 0, "scratch::adopt", "must not be called while scratch is in use, ", used_,
+                         " bytes are");
+    storage_ = buffer<std::byte, Space>{};
+    base_ = base, size_ = bytes;
   }
   /// Uninitialised memory for `count` elements, until the enclosing scope ends.
   /// Throws: state_error when more is asked for than was reserved.
@@ -37,16 +48,16 @@ class scratch {
     constexpr index_t most = std::numeric_limits<index_t>::max() / 2 / index_t{sizeof(T)};
     require<shape_error>(count >= 0 && count <= most, "scratch::take", "count must be in [0, ", most, "], got ", count);
     index_t const bytes = scratch_bytes<T>(count);
-    require<state_error>(used_ + bytes <= storage_.size(), "scratch::take", "needs ", used_ + bytes,
-                         " bytes of scratch, reserved were ", storage_.size(),
+    require<state_error>(used_ + bytes <= size_, "scratch::take", "needs ", used_ + bytes,
+                         " bytes of scratch, reserved were ", size_,
                          "; call executor.reserve(workspace_bytes(...)) first");
-    auto* const block = storage_.data() + used_;
+    auto* const block = base_ + used_;
     used_ += bytes;
     peak_ = std::max(peak_, used_);
     return reinterpret_cast<T*>(block);
   }
-  [[nodiscard]] index_t reserved() const noexcept { return storage_.size(); }
-  [[nodiscard]] index_t available() const noexcept { return storage_.size() - used_; }
+  [[nodiscard]] index_t reserved() const noexcept { return size_; }
+  [[nodiscard]] index_t available() const noexcept { return size_ - used_; }
   /// The most that was ever in use at once, in bytes.
   [[nodiscard]] index_t peak() const noexcept { return peak_; }
   void reset_peak() noexcept { peak_ = used_; }
@@ -55,8 +66,9 @@ class scratch {
   template <memory_space>
   friend class scratch_scope;
 
-  buffer<std::byte, Space> storage_;
-  index_t used_{}, peak_{};
+  buffer<std::byte, Space> storage_;  ///< empty where the memory is the caller's
+  std::byte* base_{};
+  index_t size_{}, used_{}, peak_{};
 };
 
 /// Gives back, when it ends, everything taken since it began.

@@ -30,7 +30,8 @@ struct block {
 };
 
 /// Non-owning matrix: pointer, shape, two strides counted in elements. Trivially copyable; passed by value, also to
-/// kernels. Elements can be reached on the host only; a device view can be passed on, flipped and cut.
+/// kernels. Elements of a device view can be reached in kernels only; on the host it can be passed on, flipped and
+/// cut.
 template <class T, memory_space Space = host_space>
 struct matrix_view {
   using element_type = T;
@@ -69,8 +70,15 @@ struct matrix_view {
                                                    index_t j) const noexcept requires std::same_as<Space, host_space> {
     return data[i * row_stride + j * col_stride];
   }
-  LOWRANK_HD constexpr operator matrix_view<T const, Space>() const noexcept  // NOLINT(google-explicit-constructor)
-      requires(!std::is_const_v<T>) {
+#if defined(LOWRANK_DEVICE_COMPILER)
+  [[nodiscard]] LOWRANK_DEVICE constexpr T& operator()(
+      index_t i, index_t j) const noexcept requires std::same_as<Space, device_space> {
+    return data[i * row_stride + j * col_stride];
+  }
+#endif
+  template <class Constant>
+    requires(!std::is_const_v<T> && std::same_as<Constant, T const>)
+  LOWRANK_HD constexpr operator matrix_view<Constant, Space>() const noexcept {  // NOLINT(google-explicit-constructor)
     return {data, rows, cols, row_stride, col_stride};
   }
 };

@@ -131,14 +131,14 @@ template <class E, class G>
 void measure_residual(E& exec, G const& g, const_view_of<E> y, const_view_of<E> z, range_progress* seen) {
   scratch_scope const scope{exec};
   auto const panel = take_matrix(exec, {std::min(norm_panel, y.rows), z.rows});
-  exec.single([=] { seen->residual = 0; });
+  exec.single([=] LOWRANK_DEVICE { seen->residual = 0; });
   for (index_t begin = 0; begin < y.rows; begin += norm_panel) {
     index_t const end = std::min(y.rows, begin + norm_panel);
     auto const part = panel.row_range(0, end - begin);
     form_rows<E>(exec, g, begin, end, part);
     multiply(exec, -1.0F, y.row_range(begin, end), z.t(), 1.0F, part);
     squared_norm(exec, part, &seen->part);
-    exec.single([=] { seen->residual += seen->part; });
+    exec.single([=] LOWRANK_DEVICE { seen->residual += seen->part; });
   }
 }
 
@@ -215,7 +215,7 @@ void find_adaptive_range(E& exec, G const& given, view_of<E> q, adaptive_options
   if (most == 0) {
     if (!q.empty()) fill(exec, q, 0.0F);
     bool const nothing = g.shape().size() == 0;
-    return exec.single([=] { *report = {.error = nothing ? 0.0 : 1.0, .reached = nothing ? 1 : 0}; });
+    return exec.single([=] LOWRANK_DEVICE { *report = {.error = nothing ? 0.0 : 1.0, .reached = nothing ? 1 : 0}; });
   }
   scratch_scope const scope{exec};
   auto& arena = exec.arena();
@@ -225,7 +225,7 @@ void find_adaptive_range(E& exec, G const& given, view_of<E> q, adaptive_options
   auto* const seen = arena.template take<detail::range_progress>(1);
   auto* const fit = arena.template take<orthonormal_report>(1);
   squared_norm(exec, g, &seen->energy);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     seen->left = seen->base = seen->energy;
     seen->residual = -1;
     *report = {.failed = is_finite(seen->energy) ? 0 : 1};
@@ -244,10 +244,10 @@ void find_adaptive_range(E& exec, G const& given, view_of<E> q, adaptive_options
   for (bool reached = false; searched < most && !reached;) {
     index_t const begin = std::exchange(searched, std::min(most, searched + options.block));
     detail::grow_range(exec, g, y, z, begin, searched, coefficients, options.power_iterations, key, fit);
-    exec.single([=] { report->failed |= fit->failed; });
+    exec.single([=] LOWRANK_DEVICE { report->failed |= fit->failed; });
     if (gave_up()) return;
     squared_norm(exec, z.col_range(begin, searched), &seen->part);
-    exec.single([=] {
+    exec.single([=] LOWRANK_DEVICE {
       seen->left -= seen->part;
       double const room = detail::share_rounding * seen->base;
       // A difference that is sharp has to exclude its rounding (a hair more, or what follows loses the target again);
@@ -260,7 +260,7 @@ void find_adaptive_range(E& exec, G const& given, view_of<E> q, adaptive_options
     if (!measures || !(reached || searched == most)) continue;
     detail::measure_residual(exec, g, const_view_of<E>(y.col_range(0, searched)),
                              const_view_of<E>(z.col_range(0, searched)), seen);
-    exec.single([=] {
+    exec.single([=] LOWRANK_DEVICE {
       seen->left = seen->base = seen->residual;
       seen->enough =
           std::sqrt(seen->residual) <= (target - detail::residual_rounding) * std::sqrt(seen->energy) ? 1 : 0;
@@ -272,13 +272,13 @@ void find_adaptive_range(E& exec, G const& given, view_of<E> q, adaptive_options
                 &seen->part, energies, &report->failed);
   if (searched < q.cols) fill(exec, q.col_range(searched, q.cols), 0.0F);
   orthonormalize(exec, found, key, fit, roughly);
-  exec.single([=] {  // for the departure that this pass began with: how far energies counted twice
+  exec.single([=] LOWRANK_DEVICE {  // for the departure that this pass began with: how far energies counted twice
     report->failed |= fit->failed;
     seen->part = fit->departure;
   });
   orthonormalize(exec, found, key, fit);
   orient_columns(exec, found);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     auto const failed = report->failed | fit->failed;
     detail::trim_range(energies, searched, *seen, target, report);
     report->failed = failed;

@@ -26,12 +26,12 @@ void for_column_groups(host_executor& exec, matrix_view<float> y, Body const& bo
 }
 
 /// |x| as an integer that sorts as |x| does, infinity and NaN above everything.
-[[nodiscard]] constexpr std::uint32_t magnitude_bits(float x) noexcept {
+[[nodiscard]] LOWRANK_HD constexpr std::uint32_t magnitude_bits(float x) noexcept {
   return std::bit_cast<std::uint32_t>(x) & 0x7FFFFFFFU;
 }
 
 /// e with |x| in [2^e, 2^(e + 1)), from the magnitude bits of x. A subnormal is its bits times 2^-149.
-[[nodiscard]] constexpr int binary_exponent(std::uint32_t magnitude) noexcept {
+[[nodiscard]] LOWRANK_HD constexpr int binary_exponent(std::uint32_t magnitude) noexcept {
   return magnitude >= 0x00800000U ? static_cast<int>(magnitude >> 23) - 127
                                   : static_cast<int>(std::bit_width(magnitude)) - 150;
 }

@@ -83,6 +83,7 @@ inline void fill_identity(host_executor& exec, matrix_view<float> b) {
 }
 /// B = alpha B. With alpha = 0, B may hold anything.
 inline void scale(host_executor& exec, float alpha, matrix_view<float> b) {
+  if (alpha == 1.0F) return;
   if (alpha == 0.0F) return fill(exec, b, 0.0F);
   detail::map_elements(exec, "scale", b, b, [alpha](float x) { return alpha * x; });
 }
@@ -126,6 +127,12 @@ void fill_gaussian(host_executor& exec, rng_key const& key, matrix_view<B> b) {
           b(i, j) = detail::convert_element<B>(four[at]);
       }
   });
+}
+
+/// All elements of an owned array become zeros, in the order of the executor's work.
+template <executor E, class T>
+void clear(E& exec, buffer<T, typename E::space>& b) {
+  if (b.size() > 0) fill(exec, row_major<typename E::space>(b.data(), {1, b.size()}), T{});
 }
 
 }  // namespace lowrank

@@ -41,7 +41,7 @@ void align_frame(E& exec, const_view_of<E> p, view_of<E> q, alignment how, rng_k
   multiply(exec, 1.0F, q.t(), p, 0.0F, c);
   if (how == alignment::signs) {
     // One launch for all columns: sign(c_kk) times column k.
-    scale_columns(exec, q, [c](index_t k) { return c(k, k) < 0.0F ? -1.0F : 1.0F; });
+    scale_columns(exec, q, [c] LOWRANK_DEVICE(index_t k) { return c(k, k) < 0.0F ? -1.0F : 1.0F; });
     return;
   }
   // QᵀP = U S Vᵀ; O = U Vᵀ. The columns of (QᵀP) V are s_k u_k: orthonormalising finds U also where s_k is 0.

@@ -38,7 +38,7 @@ void energy_bound(E& exec, outer_product<typename E::space> g, double* out) {
   auto* const parts = exec.arena().template take<double>(2);
   squared_norm(exec, g.output_gradient, parts);
   squared_norm(exec, g.input, parts + 1);
-  exec.single([=] { *out = parts[0] * parts[1]; });
+  exec.single([=] LOWRANK_DEVICE { *out = parts[0] * parts[1]; });
 }
 
 namespace detail {
@@ -65,11 +65,11 @@ inline constexpr index_t norm_panel = 64;
 /// Cost: min(2 T² (m + n), 2 T m n) flops; workspace gradient_norm_bytes(shape, T).
 template <class E>
 void squared_norm(E& exec, outer_product<typename E::space> g, double* out) {
-  if (g.tokens() == 0) return exec.single([=] { *out = 0; });  // no scratch is counted for it
+  if (g.tokens() == 0) return exec.single([=] LOWRANK_DEVICE { *out = 0; });  // no scratch is counted for it
   bool const by_tokens = detail::norm_by_tokens(g.shape(), g.tokens());
   scratch_scope const scope{exec};
   auto* const sum = exec.arena().template take<double>(2);
-  exec.single([=] { *out = 0; });
+  exec.single([=] LOWRANK_DEVICE { *out = 0; });
   index_t const rows = by_tokens ? g.tokens() : g.shape().rows;
   index_t const cols = by_tokens ? g.tokens() : g.shape().cols;
   for (index_t begin = 0; begin < rows; begin += detail::norm_panel) {
@@ -85,7 +85,7 @@ void squared_norm(E& exec, outer_product<typename E::space> g, double* out) {
       multiply(exec, 1.0F, g.output_gradient.col_range(begin, end).t(), g.input, 0.0F, a);
       squared_norm(exec, a, sum);
     }
-    exec.single([=] { *out += *sum; });
+    exec.single([=] LOWRANK_DEVICE { *out += *sum; });
   }
 }
 

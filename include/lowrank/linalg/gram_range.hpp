@@ -90,7 +90,7 @@ void outer_gram(E& exec, outer_product<typename E::space> g, wide_view_of<E> c, 
 template <class E>
 void report_energies(E& exec, double const* values, index_t r, double rounding, unit_scale const* unit,
                      range_report* seen, double* energies) {
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     double const floor = rounding * values[0];
     for (index_t k = 0; k < r; ++k) {
       bool const provided = values[k] > floor;
@@ -113,7 +113,7 @@ void range_by_eigen(E& exec, G const& g, view_of<E> q, unit_scale* unit, range_r
   auto* const failed = arena.template take<std::int32_t>(1);
   outer_gram<E>(exec, g, c, gram_kind::wide);
   symmetric_eigen(exec, c, values, failed);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     *unit = {};
     seen->failed = *failed;
   });
@@ -143,7 +143,7 @@ void range_by_subspace(E& exec, G const& g, const_view_of<E> start, view_of<E> q
       narrow_symmetric(exec, wide, c, unit);
     }
   }
-  exec.single([=] { seen->failed = unit->nonfinite; });
+  exec.single([=] LOWRANK_DEVICE { seen->failed = unit->nonfinite; });
   if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
 
   auto y = take_matrix(exec, {m, l}), next = take_matrix(exec, {m, l});
@@ -157,7 +157,7 @@ void range_by_subspace(E& exec, G const& g, const_view_of<E> start, view_of<E> q
     std::swap(y, next);
   }
   orthonormalize(exec, y, key, fit);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     seen->passes = fit->passes;
     seen->failed |= fit->failed;
   });
@@ -171,7 +171,7 @@ void range_by_subspace(E& exec, G const& g, const_view_of<E> start, view_of<E> q
   multiply(exec, 1.0F, y.t(), next, 0.0F, projected);
   convert(exec, projected, square);
   symmetric_eigen(exec, square, values, failed);
-  exec.single([=] { seen->failed |= *failed; });
+  exec.single([=] LOWRANK_DEVICE { seen->failed |= *failed; });
   auto const turn = projected.col_range(0, r);
   convert(exec, square.col_range(0, r), turn);
   multiply(exec, 1.0F, y, turn, 0.0F, q);
@@ -224,7 +224,7 @@ void find_range_by_gram(E& exec, G const& given, const_view_of<E> start, view_of
   require<shape_error>(start.cols == 0 || (start.rows == m && start.cols <= r + options.oversampling),
                        "find_range_by_gram", "needs a start of ", m, " rows and at most ", r + options.oversampling,
                        " columns, got ", start.shape());
-  if (report != nullptr) exec.single([=] { *report = {}; });
+  if (report != nullptr) exec.single([=] LOWRANK_DEVICE { *report = {}; });
   if (r == 0) return;
   scratch_scope const scope{exec};
   auto& arena = exec.arena();
@@ -232,13 +232,13 @@ void find_range_by_gram(E& exec, G const& given, const_view_of<E> start, view_of
   auto* const fit = arena.template take<orthonormal_report>(1);
   auto* const unit = arena.template take<unit_scale>(1);
   auto* const seen = report != nullptr ? report : spare;
-  exec.single([=] { *seen = {}; });
+  exec.single([=] LOWRANK_DEVICE { *seen = {}; });
   if (detail::solves_by_eigen(g.shape(), r, options)) detail::range_by_eigen(exec, g, q, unit, seen, energies);
   else detail::range_by_subspace(exec, g, start, q, options, key, unit, seen, energies);
   if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
   orthonormalize(exec, q, key, fit);
   orient_columns(exec, q);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     seen->passes += fit->passes;
     seen->failed |= fit->failed;
   });

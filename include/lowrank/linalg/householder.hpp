@@ -27,7 +27,7 @@ struct householder {
     require<shape_error>(y.cols <= y.rows, "orthonormal::householder", "needs at most as many columns as rows, got ",
                          y.shape());
     if (y.empty()) {
-      if (report != nullptr) exec.single([=] { *report = {}; });
+      if (report != nullptr) exec.single([=] LOWRANK_DEVICE { *report = {}; });
       return;
     }
     key.purpose = rng_purpose::completion;
@@ -39,8 +39,9 @@ struct householder {
     householder_qr(exec, const_view_of<E>(y), work.to);
     std::swap(work.from, work.to);
     work.factor(exec, work.from, gram_kind::mixed);
-    exec.single(
-        [seen = work.seen, condition = work.condition] { *seen = {.passes = 1, .departure = condition->departure}; });
+    exec.single([seen = work.seen, condition = work.condition] LOWRANK_DEVICE {
+      *seen = {.passes = 1, .departure = condition->departure};
+    });
     double const rounding = std::sqrt(static_cast<double>(y.cols)) * std::numeric_limits<float>::epsilon();
     if (!work.nearly_orthonormal(exec, 2 * rounding)) work.apply(exec, key, 2, orthonormal_options{}.departure);
     if (work.from.data != y.data) copy(exec, work.from, y);

@@ -125,7 +125,10 @@ struct cholesky_passes {
     condition = arena.template take<gram_condition>(1);
     bad_pivot = arena.template take<std::int32_t>(1);
     seen = report != nullptr ? report : spare;
-    exec.single([seen = seen] { *seen = {}; });
+    begin_report(exec);
+  }
+  void begin_report(E& exec) const {
+    exec.single([seen = seen] LOWRANK_DEVICE { *seen = {}; });
   }
   /// The Gram of `source`: of the columns themselves, or of a sketch of them.
   [[nodiscard]] scaled_gram<E> gram_of(const_view_of<E> source, gram_kind kind) const {
@@ -154,7 +157,7 @@ struct cholesky_passes {
     multiply_upper(exec, from, w, 0.0F, to);
     replace_columns(exec, fresh, static_cast<std::uint64_t>((pass - 1) * to.size()), scales, to);
     std::swap(from, to);
-    exec.single([=, seen = seen, condition = condition] {
+    exec.single([=, seen = seen, condition = condition] LOWRANK_DEVICE {
       bool const settled = condition->departure <= enough && condition->dead == 0;
       *seen = {.passes = pass,
                .replaced = seen->replaced + condition->dead,
@@ -169,7 +172,7 @@ struct cholesky_passes {
     copy(exec, from, to);
     multiply_upper(exec, from, w, 1.0F, to);
     std::swap(from, to);
-    exec.single([=, seen = seen, condition = condition] {
+    exec.single([=, seen = seen, condition = condition] LOWRANK_DEVICE {
       *seen = {.passes = pass, .replaced = seen->replaced, .failed = 0, .departure = condition->departure};
     });
   }
@@ -195,7 +198,7 @@ void orthonormalize(E& exec, view_of<E> y, rng_key fresh, orthonormal_report* re
                     orthonormal_options options = {}) {
   require<shape_error>(y.cols <= y.rows, "orthonormalize", "needs at most as many columns as rows, got ", y.shape());
   if (y.empty()) {
-    if (report != nullptr) exec.single([=] { *report = {}; });
+    if (report != nullptr) exec.single([=] LOWRANK_DEVICE { *report = {}; });
     return;
   }
   fresh.purpose = rng_purpose::completion;

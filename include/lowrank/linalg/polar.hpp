@@ -52,7 +52,7 @@ struct polar {
   void operator()(E& exec, view_of<E> y, rng_key const& key, orthonormal_report* report = nullptr) const {
     require<shape_error>(y.cols <= y.rows, "orthonormal::polar", "needs at most as many columns as rows, got ",
                          y.shape());
-    if (report != nullptr) exec.single([=] { *report = {}; });
+    if (report != nullptr) exec.single([=] LOWRANK_DEVICE { *report = {}; });
     if (y.empty()) return;
     index_t const l = y.cols;
     scratch_scope const scope{exec};
@@ -69,12 +69,12 @@ struct polar {
       return exec.peek(&seen->departure);
     };
 
-    exec.single([=] { *seen = {}; });
+    exec.single([=] LOWRANK_DEVICE { *seen = {}; });
     auto departure = look();
     if (!(departure && is_finite(*departure) && *departure <= 0.1)) {
       copy(exec, y, to);  // unscaled: one scale for all columns costs the smallest their digits
       scale_to_unit(exec, y, scaled);
-      exec.single([=] { seen->failed = scaled->nonfinite; });
+      exec.single([=] LOWRANK_DEVICE { seen->failed = scaled->nonfinite; });
       if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
       orthonormalize(exec, to, key, seen);
       align_frame(exec, y, to, alignment::nearest_frame, key);
@@ -88,12 +88,12 @@ struct polar {
       copy(exec, from, to);
       multiply(exec, 1.0F, from, w, 1.0F, to);
       std::swap(from, to);
-      exec.single([=] { ++seen->passes; });
+      exec.single([=] LOWRANK_DEVICE { ++seen->passes; });
       // From 1e-4 a step leaves 1e-8, and the rounding of its product.
       if (departure ? *departure <= 1e-4 || step == most : step == blind_steps) break;
       departure = look();
     }
-    exec.single([=] { seen->failed |= is_finite(seen->departure) && seen->departure <= 1e-4 ? 0 : 1; });
+    exec.single([=] LOWRANK_DEVICE { seen->failed |= is_finite(seen->departure) && seen->departure <= 1e-4 ? 0 : 1; });
     if (from.data != y.data) copy(exec, from, y);
   }
 };

@@ -39,14 +39,14 @@ void randomized_svd(E& exec, G const& given, index_t r, svd_output<typename E::s
   find_range(exec, g, u, options, key, report, energies);
   if (out.wants_u()) copy(exec, u, out.u);
   if (out.values != nullptr)
-    exec.single([=, values = out.values] {
+    exec.single([=, values = out.values] LOWRANK_DEVICE {
       for (index_t k = 0; k < r; ++k) values[k] = std::sqrt(energies[k]);
     });
   if (!out.wants_v()) return;
   // The columns of Gᵀ U are sigma_k v_k already; orthonormalising fixes the small ones and fills up the zero ones.
   multiply(exec, 1.0F, g.t(), u, 0.0F, out.v);
   orthonormalize(exec, out.v, key, fit);
-  if (report != nullptr) exec.single([=] { report->failed |= fit->failed; });
+  if (report != nullptr) exec.single([=] LOWRANK_DEVICE { report->failed |= fit->failed; });
 }
 
 }  // namespace lowrank

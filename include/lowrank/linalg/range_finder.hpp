@@ -136,7 +136,7 @@ void find_range(E& exec, G const& given, view_of<E> q, range_options const& opti
           "oversampling and power_iterations must not be negative, got ", options.oversampling, " and ",
           options.power_iterations);
   index_t const l = detail::sketch_width(g.shape(), r, options), w = detail::search_width(g.shape(), r, options);
-  if (report != nullptr) exec.single([=] { *report = {}; });
+  if (report != nullptr) exec.single([=] LOWRANK_DEVICE { *report = {}; });
   if (l == 0) {
     if (r > 0) fill(exec, q, 0.0F), orthonormalize(exec, q, key);
     return;
@@ -148,16 +148,16 @@ void find_range(E& exec, G const& given, view_of<E> q, range_options const& opti
   auto* const spare = arena.template take<range_report>(1);
   auto* const steps = arena.template take<orthonormal_report>(2);
   auto* const seen = report != nullptr ? report : spare;
-  exec.single([=] { *seen = {}; });
+  exec.single([=] LOWRANK_DEVICE { *seen = {}; });
 
   if (options.space == search_space::every_block) detail::search_every_block(exec, g, y, z, l, options, key, steps);
   else detail::search_last_block(exec, g, y, z, options, key, steps);
-  exec.single([=] { seen->failed = steps->failed; });
+  exec.single([=] LOWRANK_DEVICE { seen->failed = steps->failed; });
   if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
   rayleigh_ritz(exec, const_view_of<E>(y), const_view_of<E>(z), q, &seen->captured, energies, &seen->failed);
   orthonormalize(exec, q, key, steps + 1);
   orient_columns(exec, q);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     seen->passes = steps->passes + steps[1].passes;
     seen->replaced = steps[1].replaced;
     seen->failed |= steps[1].failed;

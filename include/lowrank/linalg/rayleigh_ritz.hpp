@@ -35,7 +35,7 @@ void rayleigh_ritz(E& exec, const_view_of<E> y, const_view_of<E> z, view_of<E> q
   convert(exec, c.col_range(0, kept), turn);
   multiply(exec, 1.0F, y, turn, 0.0F, q.col_range(0, kept));
   if (kept < r) fill(exec, q.col_range(kept, r), 0.0F);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     *failed |= *bad;
     *captured = 0;
     for (index_t k = 0; k < r; ++k) {

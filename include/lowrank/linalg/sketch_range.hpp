@@ -56,7 +56,7 @@ void sketch_range(E& exec, G const& given, view_of<E> q, rng_key const& key, ran
   fill_rademacher(exec, stream, q.col_range(k, r), static_cast<std::uint64_t>(n * k));
   make_orthonormal(exec, q, key, steps);
   if (report != nullptr)
-    exec.single([=] {
+    exec.single([=] LOWRANK_DEVICE {
       *report = {.captured = -1, .passes = steps->passes, .replaced = steps->replaced, .failed = steps->failed};
     });
 }

@@ -53,7 +53,7 @@ struct sketched_cholesky {
     require<shape_error>(y.cols <= y.rows, "orthonormal::sketched_cholesky",
                          "needs at most as many columns as rows, got ", y.shape());
     if (y.empty()) {
-      if (report != nullptr) exec.single([=] { *report = {}; });
+      if (report != nullptr) exec.single([=] LOWRANK_DEVICE { *report = {}; });
       return;
     }
     key.purpose = rng_purpose::completion;

@@ -66,7 +66,7 @@ void tracked_range(E& exec, G const& given, const_view_of<E> p, tracked_mean<typ
                        next.l.shape());
   require(options.forgetting >= 0 && options.forgetting < 1 && options.fresh >= 0, "tracked_range",
           "needs forgetting in [0, 1) and fresh >= 0, got ", options.forgetting, " and ", options.fresh);
-  if (report != nullptr) exec.single([=] { *report = {.captured = -1}; });
+  if (report != nullptr) exec.single([=] LOWRANK_DEVICE { *report = {.captured = -1}; });
   if (r == 0 || shape.size() == 0) return;
   index_t const l = detail::block_width(m, k, r, options.fresh);
   scratch_scope const scope{exec};
@@ -78,14 +78,14 @@ void tracked_range(E& exec, G const& given, const_view_of<E> p, tracked_mean<typ
   auto* const fit = arena.template take<orthonormal_report>(1);
   auto* const drawn = arena.template take<unit_scale>(1);
   auto* const seen = report != nullptr ? report : spare;
-  exec.single([=] { *seen = {.captured = -1}; });
+  exec.single([=] LOWRANK_DEVICE { *seen = {.captured = -1}; });
 
   // Everything in units of 2^e with e the exponent of GᵀX, so that neither squares nor their mean leave fp32.
   detail::fill_block(exec, p, x, key);
   if (l > k) orthonormalize(exec, x, key, fit);  // Pᵀ X = [I, 0], or L would count the fresh columns' share of P twice
   multiply(exec, 1.0F, g.t(), x, 0.0F, z);
   scale_to_unit(exec, z, drawn);
-  exec.single([=, e = mean.exponent] {
+  exec.single([=, e = mean.exponent] LOWRANK_DEVICE {
     seen->failed = drawn->nonfinite;
     // A gradient of nothing is no unit for what is remembered.
     if (drawn->zero != 0)
@@ -95,8 +95,9 @@ void tracked_range(E& exec, G const& given, const_view_of<E> p, tracked_mean<typ
   auto const now = static_cast<float>(1 - options.forgetting), past = static_cast<float>(options.forgetting);
   multiply(exec, now, g, z, 0.0F, y);
   copy(exec, mean.l, weighted);
-  scale_columns(exec, weighted,
-                [=, e = mean.exponent](index_t) { return past * detail::bounded_power_of_two(*e - drawn->exponent); });
+  scale_columns(exec, weighted, [=, e = mean.exponent] LOWRANK_DEVICE(index_t) {
+    return past * detail::bounded_power_of_two(*e - drawn->exponent);
+  });
   multiply(exec, 1.0F, p.col_range(0, std::min(k, l)),
            weighted.row_range(0, std::min(k, l)).col_range(0, std::min(k, l)), 1.0F, y.col_range(0, std::min(k, l)));
   {
@@ -116,7 +117,7 @@ void tracked_range(E& exec, G const& given, const_view_of<E> p, tracked_mean<typ
   copy(exec, product, next.l);
   axpy(exec, 1.0F, matrix_view<float const, space>(product.t()), next.l);
   scale_to_unit(exec, next.l, taken);
-  exec.single([=, e = next.exponent] {
+  exec.single([=, e = next.exponent] LOWRANK_DEVICE {
     seen->failed |= taken->nonfinite;
     *e = std::int64_t{drawn->exponent} + taken->exponent - 1;  // - 1: the sum is twice the mean of both halves
   });

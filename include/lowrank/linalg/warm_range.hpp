@@ -83,7 +83,7 @@ void finish_block(E& exec, G const& g, const_view_of<E> old, view_of<E> y, view_
   scratch_scope const scope{exec};
   index_t const r = q.cols;
   auto* const steps = exec.arena().template take<orthonormal_report>(2);
-  exec.single([=] { steps[1] = {}; });
+  exec.single([=] LOWRANK_DEVICE { steps[1] = {}; });
   if (y.cols > r) drop_weakest(exec, y, q, key);
   else if (y.data != q.data) copy(exec, y, q);
   make_orthonormal(exec, q, key, steps);
@@ -102,7 +102,7 @@ void finish_block(E& exec, G const& g, const_view_of<E> old, view_of<E> y, view_
     align_frame(exec, old, q, align, key);
     if (align == alignment::nearest_frame) make_orthonormal(exec, q, key, steps + 1);  // a product costs some of it
   }
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     seen->passes = steps->passes + steps[1].passes;
     seen->replaced = steps->replaced + steps[1].replaced;
     seen->failed |= steps->failed | steps[1].failed;
@@ -149,7 +149,7 @@ void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_
   require<shape_error>(q.rows == m && p.rows == m && r <= m, "warm_range", "needs bases of ", m,
                        " rows and at most as many columns, got ", p.shape(), " and ", q.shape());
   detail::check_warm("warm_range", options);
-  if (report != nullptr) exec.single([=] { *report = {.captured = -1}; });
+  if (report != nullptr) exec.single([=] LOWRANK_DEVICE { *report = {.captured = -1}; });
   if (r == 0) return;
   if (shape.size() == 0) return fill(exec, q, 0.0F), orthonormalize(exec, q, key);
   index_t const l = detail::block_width(m, p.cols, r, options.fresh);
@@ -162,7 +162,7 @@ void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_
   auto* const between = arena.template take<orthonormal_report>(1);
   auto* const scaled = arena.template take<unit_scale>(1);
   auto* const seen = report != nullptr ? report : spare;
-  exec.single([=] { *seen = {.captured = -1}; });
+  exec.single([=] LOWRANK_DEVICE { *seen = {.captured = -1}; });
 
   if (widened) detail::fill_block(exec, p, block, key);
   auto x = widened ? const_view_of<E>(block) : p.col_range(0, l);
@@ -171,7 +171,7 @@ void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_
     // Squares of a gradient of 1e-25 would vanish, those of 1e-12 do not. One scale for all columns: their lengths tell
     // weak from strong.
     scale_to_unit(exec, z, scaled, 40);
-    exec.single([=] { seen->failed = scaled->nonfinite; });
+    exec.single([=] LOWRANK_DEVICE { seen->failed = scaled->nonfinite; });
     if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
     if (detail::evens_out(shape, l, options)) orthonormalize(exec, z, key, between, roughly);
     multiply(exec, 1.0F, g, z, 0.0F, block);
@@ -216,7 +216,7 @@ void sketched_range(E& exec, G const& given, const_view_of<E> s, const_view_of<E
   require<shape_error>(q.rows == m && s.rows == n && r <= m, "sketched_range", "needs a sketch of ", n,
                        " rows and a basis of ", m, ", got ", s.shape(), " and ", q.shape());
   detail::check_warm("sketched_range", options);
-  if (report != nullptr) exec.single([=] { *report = {.captured = -1}; });
+  if (report != nullptr) exec.single([=] LOWRANK_DEVICE { *report = {.captured = -1}; });
   if (r == 0) return;
   if (shape.size() == 0) return fill(exec, q, 0.0F), orthonormalize(exec, q, key);
   index_t const l = detail::block_width(m, s.cols, r, options.fresh);
@@ -227,12 +227,12 @@ void sketched_range(E& exec, G const& given, const_view_of<E> s, const_view_of<E
   auto* const spare = arena.template take<range_report>(1);
   auto* const scaled = arena.template take<unit_scale>(1);
   auto* const seen = report != nullptr ? report : spare;
-  exec.single([=] { *seen = {.captured = -1}; });
+  exec.single([=] LOWRANK_DEVICE { *seen = {.captured = -1}; });
   // The scale of the sketch is arbitrary; that of the fresh columns has to fit it.
   index_t const k = std::min(s.cols, l);
   copy(exec, s.col_range(0, k), z.col_range(0, k));
   scale_to_unit(exec, z.col_range(0, k), scaled);
-  exec.single([=] { seen->failed = scaled->nonfinite; });
+  exec.single([=] LOWRANK_DEVICE { seen->failed = scaled->nonfinite; });
   if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
   if (k < l) {
     auto stream = key;

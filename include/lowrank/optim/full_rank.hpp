@@ -32,6 +32,15 @@ struct full_rank {
   };
 
   void check() const { rule.check(); }
+  /// As those of `low_rank`.
+  template <executor E>
+  [[nodiscard]] step_status status(E& exec, state<typename E::space> const& s) const {
+    return detail::status_of(exec, s.record.data());
+  }
+  template <memory_space S>
+  void advance(state<S>& s, index_t repetitions) const {
+    s.calls += repetitions;
+  }
   /// Bytes the state holds.
   [[nodiscard]] index_t bytes(extents shape) const { return rule.bytes(shape) + index_t{sizeof(step_record)}; }
   /// Scratch a step takes, whatever the layout of its weight and gradient.
@@ -64,27 +73,32 @@ struct full_rank {
     detail::check_weight(s.weight, weight, "full_rank::step");
     detail::check_gradient(s.weight, g, "full_rank::step");
     detail::check_aliasing(weight, g, "full_rank::step");
+    detail::check_memory(exec, s.record.data(), "full_rank::step", weight, g);
     detail::check_scratch(exec, workspace_bytes(weight), "full_rank::step");
-    auto const call = s.calls++;
-    if (s.weight.size() == 0) return step_status::stepped;
+    auto const call = s.calls;
+    auto const counted = [&](step_status status) {
+      s.calls = call + 1;
+      return status;
+    };
+    if (s.weight.size() == 0) return counted(step_status::stepped);
     scratch_scope const scope{exec};
     auto* const record = s.record.data();
     detail::begin_record(exec, record, options);
     detail::guard(exec, g, record);
-    if (auto const seen = exec.peek(record); seen && seen->skip != 0) return step_status::skipped_bad_gradient;
+    if (auto const seen = exec.peek(record); seen && seen->skip != 0) return counted(step_status::skipped_bad_gradient);
     if (rule.needs_weight_rms()) detail::measure_weight(exec, weight, record);
     rule.begin(exec, s.rule, record);
-    exec.single([=] { record->direction_scale = record->rate; });
+    exec.single([=] LOWRANK_DEVICE { record->direction_scale = record->rate; });
     if constexpr (!W::panels && requires { rule.apply(exec, s.rule, g, view_of<E>{}, record); }) {
       auto const all = weight.open(exec, 0, s.weight.rows);
       if (all.is_row_major() && g.is_row_major()) {
         rule.apply(exec, s.rule, g, all, record);
         weight.close(exec, 0, s.weight.rows, all, key_of(call, s), record);
-        return step_status::stepped;
+        return counted(step_status::stepped);
       }
     }
     descend(exec, s, weight, g, record, key_of(call, s));
-    return step_status::stepped;
+    return counted(step_status::stepped);
   }
   template <executor E, gradient_argument G>
   step_status step(E& exec, state<typename E::space>& s, view_of<E> weight, G const& g,
@@ -92,7 +106,7 @@ struct full_rank {
     return step(exec, s, fp32_weight<typename E::space>{weight}, g, options);
   }
 
- private:
+ public:  // Not for callers: a CUDA compiler takes no kernel from a private function
   template <memory_space S>
   [[nodiscard]] rng_key key_of(index_t call, state<S> const& s) const noexcept {
     return {seed, static_cast<std::uint32_t>(call), s.tensor, rng_purpose::rounding};
@@ -105,13 +119,13 @@ struct full_rank {
     copy(exec, g, n);
     if (rule.decay == decay_order::coupled) {
       detail::for_panels_read(exec, weight, [&](const_view_of<E> panel, index_t begin, index_t end) {
-        detail::combine(exec, &record->decay, panel, &record->grad_scale, n.row_range(begin, end));
+        combine(exec, &record->decay, panel, &record->grad_scale, n.row_range(begin, end));
       });
-      exec.single([=] { record->grad_scale = 1; });
+      exec.single([=] LOWRANK_DEVICE { record->grad_scale = 1; });
     }
     rule.update(exec, s.rule, const_view_of<E>(n), n, record);
     detail::for_panels(exec, weight, key, record, [&](view_of<E> panel, index_t begin, index_t end) {
-      detail::combine(exec, &record->down, n.row_range(begin, end), &record->keep, panel);
+      combine(exec, &record->down, n.row_range(begin, end), &record->keep, panel);
     });
   }
 };

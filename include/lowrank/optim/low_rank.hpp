@@ -24,7 +24,9 @@ enum class certificate : std::uint8_t { never, at_refresh, every_step };
 /// Each slot answers one question: Rule (what to do in the subspace), Finder (which basis), Refresh (when), Transport
 /// (what becomes of the moments then), Residual (what of G - P R), Lift (how N acts on W), Format (how P is kept).
 /// Settings are this aggregate; the state is made by `init` and owned by the caller. Cost of a step without refresh:
-/// 4 m n r flops (dense), 2 T r (m + n) + 2 m n r (factored). Nothing allocates, nothing waits.
+/// 4 m n r flops (dense), 2 T r (m + n) + 2 m n r (factored). Nothing allocates.
+/// Synchronises: on a device, only steps that look for a new basis, and those of a refresh policy that measures every step;
+/// they decide by what they find. All others never wait and can be captured in a graph.
 /// Reference: Zhao et al., arXiv 2403.03507, Algorithm 2.
 template <class Rule, class Finder, refresh_policy Refresh = refresh::every, class Transport = transport::keep,
           residual_policy Residual = residual::drop, lift_policy Lift = lift::back_project, class Format = format::fp32>
@@ -128,6 +130,16 @@ struct low_rank {
                    step_options const& options) const {
     return step(exec, s, fp32_weight<typename E::space>{weight}, g, options);
   }
+  /// What became of the last step. Synchronises on a device, where `step` answers as if all went well.
+  template <executor E>
+  [[nodiscard]] step_status status(E& exec, state<typename E::space> const& s) const {
+    return detail::status_of(exec, s.record.data());
+  }
+  /// Tells the state that a step recorded once (a CUDA graph) has been repeated. Requires: no refresh was due in between.
+  template <memory_space S>
+  void advance(state<S>& s, index_t repetitions) const {
+    s.calls += repetitions;
+  }
   /// Whether the next step looks for a new basis.
   template <memory_space S>
   [[nodiscard]] bool refresh_due(state<S> const& s) const;
@@ -143,7 +155,7 @@ struct low_rank {
     return step(exec, s, fp32_weight<typename E::space>{weight}, options);
   }
 
- private:
+ public:  // Not for callers: a CUDA compiler takes no kernel from a private function
   /// Whether a call looked for a basis, and whether it found one.
   struct attempt {
     bool due{}, renewed{};
@@ -160,6 +172,9 @@ struct low_rank {
   [[nodiscard]] bool renew(E& exec, state<typename E::space>& s, G const& g, index_t call) const;
   template <executor E, gradient G>
   double take_measures(E& exec, state<typename E::space>& s, G const& g, const_view_of<E> r, attempt happened) const;
+  [[nodiscard]] bool looks_every_step() const noexcept {
+    return wants_of(refresh).needs_captured || measure == certificate::every_step;
+  }
   [[nodiscard]] bool opens_previous() const noexcept {
     return wants_of(finder).reads_previous || wants_of(transport).needs_change || wants_of(refresh).needs_overlap;
   }

@@ -266,6 +266,7 @@ class parameter_set {
   }
   /// Synchronises on a device: clipping needs the number.
   [[nodiscard]] static double norm_squared(E& exec, any_gradient<E> const& g) {
+    look_scope const looking{exec};
     scratch_scope const scope{exec};
     auto* const sum = exec.arena().template take<double>(1);
     std::visit([&](auto const& gradient) { squared_norm(exec, gradient, sum); }, g);

@@ -53,6 +53,39 @@ void check_aliasing(W const& weight, G const& g, char const* caller) {
             "codes or scales of the weight and the gradient must not overlap in memory");
 }
 
+/// A null or misaligned pointer; on a device also memory that is not its own.
+template <executor E, class T>
+void check_pointer(E& exec, T const* data, char const* caller, char const* what) {
+  require(data != nullptr, caller, what, " has no memory: the pointer is null");
+  require(reinterpret_cast<std::uintptr_t>(data) % alignof(T) == 0, caller, what, " must be aligned to ", alignof(T),
+          " bytes, is at ", static_cast<void const*>(data));
+  if constexpr (requires { exec.check_memory(data, caller, what); }) exec.check_memory(data, caller, what);
+}
+/// Every pointer that a weight or a gradient is made of.
+template <executor E, class Given>
+void check_pointers(E& exec, Given const& given, char const* caller) {
+  if (given.shape().size() == 0) return;
+  if constexpr (is_dense_gradient<Given>) check_pointer(exec, given.data, caller, "the gradient");
+  if constexpr (requires { given.values; }) check_pointer(exec, given.values.data, caller, "the weight");
+  if constexpr (requires { given.master; }) check_pointer(exec, given.master.data, caller, "the master weight");
+  if constexpr (requires { given.codes; }) {
+    check_pointer(exec, given.codes.codes, caller, "the codes of the weight");
+    check_pointer(exec, given.codes.scales, caller, "the scales of the weight");
+  }
+  if constexpr (requires { given.output_gradient; }) {
+    if (given.tokens() == 0) return;
+    check_pointer(exec, given.output_gradient.data, caller, "the gradient of the output");
+    check_pointer(exec, given.input.data, caller, "the input of the layer");
+  }
+}
+/// Whether the executor can work, and where the state and what is given to it are: asked before any of it is touched.
+template <executor E, class... Given>
+void check_memory(E& exec, step_record const* record, char const* caller, Given const&... given) {
+  if constexpr (requires { exec.check_ready(caller); }) exec.check_ready(caller);
+  check_pointer(exec, record, caller, "the state");
+  (check_pointers(exec, given, caller), ...);
+}
+
 template <executor E>
 void check_scratch(E& exec, index_t needed, char const* caller) {
   require<state_error>(exec.arena().available() >= needed, caller, "needs ", needed,
@@ -60,22 +93,45 @@ void check_scratch(E& exec, index_t needed, char const* caller) {
                        "; call executor.reserve(workspace_bytes(...)) first");
 }
 
+/// A step that decides by what it finds waits for it, so it cannot be recorded.
+template <executor E>
+void check_not_recorded(E& exec, char const* caller) {
+  if constexpr (requires { exec.recording(); })
+    require<state_error>(!exec.recording(), caller,
+                         "this step looks for a basis and waits for it, so it cannot be captured in a graph; capture "
+                         "steps for which refresh_due says no");
+}
+
+/// Whether `o.live`, which the host does not see, holds numbers that a step can be made with.
+[[nodiscard]] LOWRANK_HD inline bool usable(step_record const& r) noexcept {
+  return is_finite(r.grad_scale) && is_finite(r.learning_rate) && r.learning_rate >= 0 && is_finite(r.decay) &&
+         r.decay >= 0;
+}
 /// The record as a step begins: nothing bad seen yet.
 template <executor E>
 void begin_record(E& exec, step_record* record, step_options const& o) {
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
+    auto const now = o.live != nullptr ? *o.live : live_options{o.learning_rate, o.weight_decay, o.grad_scale};
     *record = {};
-    record->grad_scale = o.grad_scale;
-    record->learning_rate = o.learning_rate;
-    record->decay = o.weight_decay;
+    record->grad_scale = now.grad_scale;
+    record->learning_rate = now.learning_rate;
+    record->decay = now.weight_decay;
+    record->replays = now.replays;
+    if (!usable(*record)) record->skip = 1;
   });
+}
+/// What the record says of the step. Synchronises on a device.
+template <executor E>
+[[nodiscard]] step_status status_of(E& exec, step_record const* record) {
+  look_scope const looking{exec};
+  return exec.peek(record)->skip != 0 ? step_status::skipped_bad_gradient : step_status::stepped;
 }
 /// Skips the step unless the squares of the scaled gradient can be summed in fp32.
 /// Scratch: guard_bytes.
 template <executor E, gradient G>
 void guard(E& exec, G const& g, step_record* record) {
   energy_bound(exec, g, &record->energy);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     double const scale = static_cast<double>(record->grad_scale);
     record->energy *= scale * scale;
     if (!representable(record->energy)) record->skip = 1;
@@ -85,7 +141,7 @@ void guard(E& exec, G const& g, step_record* record) {
 template <executor E>
 void guard_projected(E& exec, const_view_of<E> r, step_record* record) {
   squared_norm(exec, r, &record->projected);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     double const scale = static_cast<double>(record->grad_scale);
     record->projected *= scale * scale;
     if (!representable(record->projected)) record->skip = 1;
@@ -93,12 +149,20 @@ void guard_projected(E& exec, const_view_of<E> r, step_record* record) {
 }
 inline constexpr index_t guard_bytes = scratch_bytes<double>(2);
 
-/// Rows of the weight that are worked on at once: all of them in place, else panels of whole quanta, about 128 rows.
+/// Elements of a weight that are worked on at once, roughly: a panel should stay in the cache next to the processors, and
+/// on a device outweigh the launch of its kernels.
+template <memory_space Space>
+inline constexpr index_t panel_elements = std::same_as<Space, host_space> ? 0 : index_t{4} << 20;
+
+/// Rows of the weight that are worked on at once: all of them in place, else panels of whole quanta, of at least 128 rows.
 template <class W>
 [[nodiscard]] index_t panel_rows(W const& weight) noexcept {
-  if (!W::panels) return weight.shape().rows;
+  extents const shape = weight.shape();
+  if (!W::panels) return shape.rows;
   index_t const quantum = weight.row_quantum();
-  return std::min(weight.shape().rows, (std::max<index_t>(128, quantum) + quantum - 1) / quantum * quantum);
+  index_t const least =
+      std::max({index_t{128}, quantum, panel_elements<typename W::space> / std::max<index_t>(shape.cols, 1)});
+  return std::min(shape.rows, (least + quantum - 1) / quantum * quantum);
 }
 /// Scratch of one panel.
 template <class W>
@@ -137,9 +201,9 @@ void measure_weight(E& exec, W const& weight, step_record* record) {
   auto* const sum = exec.arena().template take<double>(1);
   for_panels_read(exec, weight, [&](const_view_of<E> panel, index_t, index_t) {
     squared_norm(exec, panel, sum);
-    exec.single([=] { record->weight_rms += *sum; });
+    exec.single([=] LOWRANK_DEVICE { record->weight_rms += *sum; });
   });
-  exec.single([=, size = weight.shape().size()] {
+  exec.single([=, size = weight.shape().size()] LOWRANK_DEVICE {
     record->weight_rms = std::sqrt(record->weight_rms / static_cast<double>(std::max<index_t>(size, 1)));
   });
 }
@@ -148,11 +212,15 @@ template <class W>
   return scratch_bytes<double>(1) + weight_panel_bytes(weight);
 }
 
-/// B = *a A + *b B, the factors in the executor's memory. Any strides.
+}  // namespace lowrank::detail
+
+namespace lowrank {
+
+/// B = *a A + *b B, the factors in the executor's memory. Any strides. An executor with memory of its own brings its own overload.
 template <class A>
 void combine(host_executor& exec, float const* a, matrix_view<A> x, float const* b, matrix_view<float> y) {
   if (y.row_stride < y.col_stride && y.cols > 1) x = x.t(), y = y.t();
-  lowrank::detail::for_row_groups(exec, y.shape(), [=](index_t begin, index_t end) {
+  detail::for_row_groups(exec, y.shape(), [=](index_t begin, index_t end) {
     float const of_x = *a, of_y = *b;
     // Rounded as the fused kernels of the rules round it, so that a weight's layout does not change its bits.
     for (index_t i = begin; i < end; ++i)
@@ -160,4 +228,4 @@ void combine(host_executor& exec, float const* a, matrix_view<A> x, float const*
   });
 }
 
-}  // namespace lowrank::detail
+}  // namespace lowrank

@@ -2,8 +2,6 @@
 /// Blockwise storage: codes, and what each block of consecutive elements shares. An owner and a view of any codec.
 #pragma once
 
-#include <atomic>
-
 #include "lowrank/core/step_record.hpp"
 #include "lowrank/core/visit.hpp"
 #include "lowrank/quant/codecs.hpp"
@@ -16,6 +14,7 @@ struct block_layout {
   index_t lines{1}, length{};
 
   [[nodiscard]] constexpr index_t size() const noexcept { return lines * length; }
+  [[nodiscard]] constexpr extents shape() const noexcept { return {lines, length}; }
   friend constexpr bool operator==(block_layout const&, block_layout const&) = default;
 };
 
@@ -54,7 +53,7 @@ struct blockwise_view {
   std::uint8_t* codes{};
   stored* scales{};
   block_layout layout{};
-  [[no_unique_address]] Codec codec{};
+  Codec codec{};  // not [[no_unique_address]]: host and device compilers disagree about its place
 
   [[nodiscard]] LOWRANK_HD constexpr index_t blocks_a_line() const noexcept {
     return (layout.length + Block - 1) / Block;
@@ -150,12 +149,14 @@ class blockwise {
   [[nodiscard]] view_type view() noexcept { return {codes_.data(), scales_.data(), layout_, codec_}; }
   /// To be read: a view cannot be const inside.
   [[nodiscard]] view_type view() const noexcept { return const_cast<blockwise*>(this)->view(); }
-  void zero() noexcept {
-    memory<Space>::zero(codes_.data(), static_cast<std::size_t>(codes_.bytes()));
-    memory<Space>::zero(scales_.data(), static_cast<std::size_t>(scales_.bytes()));
+  template <executor E>
+  void zero(E& exec) {
+    clear(exec, codes_);
+    clear(exec, scales_);
   }
 
-  friend void visit_state(blockwise& b, auto&& f) {
+  template <class F>
+  friend void visit_state(blockwise& b, F&& f) {
     f("codes", b.codes_);
     f("scales", b.scales_);
   }
@@ -167,65 +168,46 @@ class blockwise {
   buffer<typename Codec::stored, Space> scales_;
 };
 
-namespace detail {
-
-/// body(tile, line, first, valid) for every block.
-template <int Block, class Body>
-void for_blocks(host_executor& exec, block_layout layout, Body const& body) {
-  if (layout.lines == 1) {
-    launch_blocks<Block>(exec, layout.length,
-                         [&](auto tile, index_t first, index_t valid) { body(tile, index_t{0}, first, valid); });
-    return;
-  }
-  if (layout.size() == 0) return;
-  using tile = basic_host_tile<Block / pack::width>;
-  index_t const group = std::max<index_t>(1, 16384 / layout.length);
-  exec.parallel((layout.lines + group - 1) / group, [&](index_t task) {
-    for (index_t line = task * group; line < std::min(layout.lines, (task + 1) * group); ++line)
-      for (index_t first = 0; first < layout.length; first += Block)
-        body(tile{}, line, first, std::min<index_t>(Block, layout.length - first));
-  });
-}
-
-}  // namespace detail
-
 /// values[line * length + i] = what the codes stand for.
 /// Cost: reads the codes, writes 4 bytes an element; workspace 0.
-template <class Codec, int Block>
-void dequantize(host_executor& exec, blockwise_view<Codec, Block> from, float* values) {
-  detail::for_blocks<Block>(exec, from.layout, [=](auto tile, index_t line, index_t first, index_t valid) {
-    tile.store(values + line * from.layout.length + first, from.load(tile, line, first, valid), valid);
-  });
+template <executor E, class Codec, int Block>
+void dequantize(E& exec, blockwise_view<Codec, Block, typename E::space> from, float* values) {
+  launch_rows<Block>(
+      exec, from.layout.shape(), [=] LOWRANK_DEVICE(auto tile, index_t line, index_t first, index_t valid) {
+        tile.store(values + line * from.layout.length + first, from.load(tile, line, first, valid), valid);
+      });
 }
 /// Codes of packed values, to nearest. A block with a NaN, an infinity or a number beyond 2^126 keeps what it had, and
 /// *nonfinite becomes 1; it is not touched otherwise. Nothing is written on record->skip. `nonfinite` and `record` may be null.
-template <class Codec, int Block>
-void quantize(host_executor& exec, float const* values, blockwise_view<Codec, Block> to,
+template <executor E, class Codec, int Block>
+void quantize(E& exec, float const* values, blockwise_view<Codec, Block, typename E::space> to,
               std::int32_t* nonfinite = nullptr, step_record const* record = nullptr) {
-  detail::for_blocks<Block>(exec, to.layout, [=](auto tile, index_t line, index_t first, index_t valid) {
-    if (record != nullptr && record->skip != 0) return;
-    auto const f = tile.load(values + line * to.layout.length + first, valid);
-    if (!to.save(tile, f, line, first, valid) && nonfinite != nullptr)
-      std::atomic_ref<std::int32_t>{*nonfinite}.store(1, std::memory_order_relaxed);
-  });
+  launch_rows<Block>(exec, to.layout.shape(),
+                     [=] LOWRANK_DEVICE(auto tile, index_t line, index_t first, index_t valid) {
+                       if (record != nullptr && record->skip != 0) return;
+                       auto const f = tile.load(values + line * to.layout.length + first, valid);
+                       if (!to.save(tile, f, line, first, valid) && nonfinite != nullptr) tile.raise(nonfinite);
+                     });
 }
 /// The same, rounded at random without bias: element i of line l takes `random_16(key, element + l * padded + i)`, where
 /// `padded` is the length up to the next multiple of Block. The same for any number of threads.
 /// Requires: `element` a multiple of 8.
-template <class Codec, int Block>
-void quantize_stochastic(host_executor& exec, float const* values, blockwise_view<Codec, Block> to, rng_key key,
+template <executor E, class Codec, int Block>
+void quantize_stochastic(E& exec, float const* values, blockwise_view<Codec, Block, typename E::space> to, rng_key key,
                          std::uint64_t element = 0, std::int32_t* nonfinite = nullptr,
                          step_record const* record = nullptr) {
   static_assert(Codec::dithers, "lowrank: only codecs with equal steps are rounded stochastically");
   key.purpose = rng_purpose::rounding;
   index_t const padded = to.blocks_a_line() * Block;
-  detail::for_blocks<Block>(exec, to.layout, [=](auto tile, index_t line, index_t first, index_t valid) {
-    if (record != nullptr && record->skip != 0) return;
-    auto const f = tile.load(values + line * to.layout.length + first, valid);
-    if (!to.save(tile, f, line, first, valid, key, element + static_cast<std::uint64_t>(line * padded + first)) &&
-        nonfinite != nullptr)
-      std::atomic_ref<std::int32_t>{*nonfinite}.store(1, std::memory_order_relaxed);
-  });
+  launch_rows<Block>(
+      exec, to.layout.shape(), [=] LOWRANK_DEVICE(auto tile, index_t line, index_t first, index_t valid) {
+        if (record != nullptr && record->skip != 0) return;
+        auto const f = tile.load(values + line * to.layout.length + first, valid);
+        auto const now = record != nullptr ? key.later(record->replays) : key;
+        if (!to.save(tile, f, line, first, valid, now, element + static_cast<std::uint64_t>(line * padded + first)) &&
+            nonfinite != nullptr)
+          tile.raise(nonfinite);
+      });
 }
 
 }  // namespace lowrank

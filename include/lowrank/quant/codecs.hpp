@@ -228,18 +228,14 @@ struct dynamic8 {
     return detail::largest_as_scale(r, Floor);
   }
   template <class Real>
-  [[nodiscard]] LOWRANK_HD constexpr auto encode(Real x, block_scale s) const noexcept {
+  [[nodiscard]] LOWRANK_HD auto encode(Real x, block_scale s) const noexcept {
     auto const scaled = bits_of(x * Real{s.inverse});
     constexpr std::int32_t least_negative = Tiny == tiny_negative::stays_negative ? 1 : 0;
-    return sign == signedness::with_sign ? detail::dynamic8_signed_cells<Ties, least_negative>.code_of(scaled)
-                                         : detail::dynamic8_unsigned_cells<Ties>.code_of(scaled);
+    return sign == signedness::with_sign ? detail::dynamic8_signed_code<Ties, least_negative>(scaled)
+                                         : detail::dynamic8_unsigned_code<Ties>(scaled);
   }
-  [[nodiscard]] LOWRANK_HD constexpr float const* values() const noexcept {
-    return (sign == signedness::with_sign ? detail::dynamic8_signed_values : dynamic8_unsigned_book.value).data();
-  }
-  [[nodiscard]] LOWRANK_HD constexpr float decode(std::int32_t q, block_scale s) const noexcept {
-    return values()[q] * s.scale;
-  }
+  [[nodiscard]] LOWRANK_HD float const* values() const noexcept { return detail::dynamic8_values(sign); }
+  [[nodiscard]] LOWRANK_HD float decode(std::int32_t q, block_scale s) const noexcept { return values()[q] * s.scale; }
 };
 
 /// The sixteen-entry books.
@@ -255,14 +251,15 @@ struct book4 {
 
   book4_name name{book4_name::nf4};
 
-  [[nodiscard]] LOWRANK_HD constexpr book16 const& book() const noexcept {
-    return name == book4_name::nf4 ? nf4_book : name == book4_name::dynamic ? dynamic4_book : linear4_unsigned_book;
+  [[nodiscard]] LOWRANK_HD book16 const& book() const noexcept {
+    static constexpr auto nf4 = nf4_book, dynamic = dynamic4_book, sixteenths = linear4_unsigned_book;
+    return name == book4_name::nf4 ? nf4 : name == book4_name::dynamic ? dynamic : sixteenths;
   }
   [[nodiscard]] LOWRANK_HD static constexpr block_scale fit(value_range r) noexcept {
     return detail::largest_as_scale(r, Floor);
   }
   template <class Real>
-  [[nodiscard]] LOWRANK_HD constexpr auto encode(Real x, block_scale s) const noexcept {
+  [[nodiscard]] LOWRANK_HD auto encode(Real x, block_scale s) const noexcept {
     Real const y = x * Real{s.inverse};
     auto const& thresholds = Ties == tie_rule::down ? book().above_tie : book().from_tie;
     using integer = integer_of<Real>;
@@ -274,7 +271,7 @@ struct book4 {
     return code;
   }
   template <class Int>
-  [[nodiscard]] LOWRANK_HD constexpr auto decode(Int q, block_scale s) const noexcept {
+  [[nodiscard]] LOWRANK_HD auto decode(Int q, block_scale s) const noexcept {
     auto const value = lookup_16(book().value.data(), q);
     return value * std::remove_const_t<decltype(value)>{s.scale};
   }

@@ -52,7 +52,8 @@ class double_quantized {
     fill(exec, ones, 1.0F);
     quantize(exec, values, to.with(scales.data), nonfinite);
     inner_product(exec, const_view_of<E>(scales), const_view_of<E>(ones), sum);
-    exec.single([=, mean = to.mean_.data()] { *mean = static_cast<float>(*sum / static_cast<double>(blocks)); });
+    exec.single(
+        [=, mean = to.mean_.data()] LOWRANK_DEVICE { *mean = static_cast<float>(*sum / static_cast<double>(blocks)); });
     add_mean(exec, scales.data, blocks, -1.0F, to.mean_.data());
     quantize(exec, scales.data, to.scales_.view());
   }
@@ -68,10 +69,23 @@ class double_quantized {
     dequantize(exec, const_cast<double_quantized&>(from).with(scales.data), values);
   }
 
-  friend void visit_state(double_quantized& d, auto&& f) {
+  template <class F>
+  friend void visit_state(double_quantized& d, F&& f) {
     f("codes", d.codes_);
     visit_state(d.scales_, prefixed(f, "scale."));
     f("scale.mean", d.mean_);
+  }
+
+ public:  // Not for callers: a CUDA compiler takes no kernel from a private function
+  template <executor E>
+  static void add_mean(E& exec, float* scales, index_t blocks, float sign, float const* mean) {
+    launch_elements(exec, blocks, [=] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
+      using real = typename decltype(tile)::real;
+      auto f = tile.load(scales + first, valid);
+      real const shift{sign * *mean};
+      tile.each([&](auto k) { f[k] = f[k] + shift; });
+      tile.store(scales + first, f, valid);
+    });
   }
 
  private:
@@ -82,17 +96,6 @@ class double_quantized {
   [[nodiscard]] blockwise_view<Codec, Block, Space> with(float* scales) noexcept {
     return {codes_.data(), scales, {1, count_}, codec_};
   }
-  template <executor E>
-  static void add_mean(E& exec, float* scales, index_t blocks, float sign, float const* mean) {
-    launch_elements(exec, blocks, [=](auto tile, index_t first, index_t valid) {
-      using real = typename decltype(tile)::real;
-      auto f = tile.load(scales + first, valid);
-      real const shift{sign * *mean};
-      tile.each([&](auto k) { f[k] = f[k] + shift; });
-      tile.store(scales + first, f, valid);
-    });
-  }
-
   index_t count_{};
   Codec codec_{};
   buffer<std::uint8_t, Space> codes_;

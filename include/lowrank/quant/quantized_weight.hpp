@@ -16,6 +16,7 @@ namespace lowrank {
 /// Reference: Zhang et al., "Q-GaLore", arXiv 2407.08296, section 3.4; rounding in fp32 here, not in bf16.
 template <block_codec Codec = codec::affine<8>, int Block = 256, memory_space Space = host_space>
 struct quantized_weight {
+  using space = Space;
   static constexpr bool panels = true;
 
   blockwise_view<Codec, Block, Space> codes;

@@ -26,6 +26,7 @@ concept weight_view = executor<E> &&
 /// fp32 in place. Any strides.
 template <memory_space Space = host_space>
 struct fp32_weight {
+  using space = Space;
   static constexpr bool panels = false;
 
   matrix_view<float, Space> values;
@@ -44,10 +45,8 @@ struct fp32_weight {
 /// one unit in the last place still move a bf16 weight.
 enum class weight_rounding : std::uint8_t { nearest, stochastic };
 
-namespace detail {
-
 /// store(i, j, value) for every element of `panel`, rows in parallel; nothing where the step is skipped, because even
-/// storing an unchanged weight again is not always the identity.
+/// storing an unchanged weight again is not always the identity. An executor with memory of its own brings its own overload.
 template <class Store>
 void store_panel(host_executor& exec, matrix_view<float const> panel, step_record const* record, Store const& store) {
   if (record->skip != 0) return;
@@ -55,12 +54,12 @@ void store_panel(host_executor& exec, matrix_view<float const> panel, step_recor
     for (index_t j = 0; j < panel.cols; ++j) store(i, j, panel(i, j));
   });
 }
-}  // namespace detail
 
 /// bf16 alone. Rounding is keyed by (seed, step, tensor, element i cols + j): the same for any number of threads.
 /// fp16 has too few small numbers to train in; it needs a master.
 template <memory_space Space = host_space>
 struct bf16_weight {
+  using space = Space;
   static constexpr bool panels = true;
 
   matrix_view<bf16, Space> values;
@@ -77,20 +76,21 @@ struct bf16_weight {
   template <executor E>
   void close(E& exec, index_t begin, index_t end, view_of<E> panel, rng_key key, step_record const* record) const {
     key.purpose = rng_purpose::rounding;
-    detail::store_panel(
-        exec, panel, record,
-        [out = values.row_range(begin, end), key, begin, mode = rounding](index_t i, index_t j, float value) {
-          if (mode == weight_rounding::nearest) out(i, j) = to_bf16(value);
-          else
-            out(i, j) =
-                to_bf16_stochastic(value, random_16(key, static_cast<std::uint64_t>((begin + i) * out.cols + j)));
-        });
+    store_panel(exec, panel, record,
+                [out = values.row_range(begin, end), key, begin, mode = rounding, record] LOWRANK_DEVICE(
+                    index_t i, index_t j, float value) {
+                  auto const element = static_cast<std::uint64_t>((begin + i) * out.cols + j);
+                  out(i, j) = mode == weight_rounding::nearest
+                                  ? to_bf16(value)
+                                  : to_bf16_stochastic(value, random_16(key.later(record->replays), element));
+                });
   }
 };
 
 /// 16-bit floats for the model and an fp32 master that is trained: the model's copy is the master, rounded to nearest.
 template <class T = bf16, memory_space Space = host_space>
 struct master_weight {
+  using space = Space;
   static constexpr bool panels = false;
 
   matrix_view<T, Space> values;
@@ -104,9 +104,10 @@ struct master_weight {
   }
   template <executor E>
   void close(E& exec, index_t begin, index_t end, view_of<E> panel, rng_key, step_record const* record) const {
-    detail::store_panel(exec, panel, record, [out = values.row_range(begin, end)](index_t i, index_t j, float value) {
-      out(i, j) = from_float<T>(value);
-    });
+    store_panel(exec, panel, record,
+                [out = values.row_range(begin, end)] LOWRANK_DEVICE(index_t i, index_t j, float value) {
+                  out(i, j) = from_float<T>(value);
+                });
   }
 };
 

@@ -67,8 +67,9 @@ struct adafactor {
   }
   template <executor E>
   void begin(E& exec, state<typename E::space>& s, step_record* record) const {
-    exec.single([rule = *this, t = s.steps.data(), c = s.scalars.data(), record] {
-      if (record->skip == 0) ++*t;
+    exec.single([rule = *this, t = s.steps.data(), c = s.scalars.data(), record] LOWRANK_DEVICE {
+      if (record->skip != 0) return;  // what the record was born with changes no weight
+      ++*t;
       double rate = static_cast<double>(record->learning_rate);
       if (rule.scaling == parameter_scaling::on) rate *= std::max(rule.epsilon2, record->weight_rms);
       c[2] = rate;
@@ -83,7 +84,7 @@ struct adafactor {
     auto* const c = s.scalars.data();
     blend(exec, r, s.row.data(), c + 3, record);
     blend(exec, r.t(), s.col.data(), c + 3, record);
-    exec.single([row = s.row.data(), count = s.row.size(), c] {
+    exec.single([row = s.row.data(), count = s.row.size(), c] LOWRANK_DEVICE {
       double sum = 0;
       for (index_t i = 0; i < count; ++i) sum += static_cast<double>(row[i]);
       c[0] = sum / static_cast<double>(std::max<index_t>(count, 1));
@@ -93,12 +94,11 @@ struct adafactor {
   }
   template <executor E>
   void reset(E& exec, state<typename E::space>& s) const {
-    exec.single([t = s.steps.data()] { *t = 0; });
-    for (auto* part : {&s.row, &s.col, &s.moment})
-      memory<typename E::space>::zero(part->data(), static_cast<std::size_t>(part->bytes()));
+    exec.single([t = s.steps.data()] LOWRANK_DEVICE { *t = 0; });
+    for (auto* part : {&s.row, &s.col, &s.moment}) clear(exec, *part);
   }
 
- private:
+ public:  // Not for callers: a CUDA compiler takes no kernel from a private function
   /// One double per stretch of a row in memory, for the sum of N².
   [[nodiscard]] static constexpr index_t stretches(extents shape) noexcept {
     constexpr index_t size = host_tile::size;
@@ -107,7 +107,7 @@ struct adafactor {
   /// mean <- b mean + (1 - b) (row means of (scale r)² + eps1).
   template <executor E>
   void blend(E& exec, const_view_of<E> r, float* mean, double const* b, step_record const* record) const {
-    row_mean_squares(exec, r, [=, epsilon = epsilon1](index_t i, double mean_square) {
+    row_mean_squares(exec, r, [=, epsilon = epsilon1] LOWRANK_DEVICE(index_t i, double mean_square) {
       if (record->skip != 0) return;
       double const scale = static_cast<double>(record->grad_scale);
       mean[i] =
@@ -126,28 +126,25 @@ struct adafactor {
     scratch_scope const scope{exec};
     auto* const partial = exec.arena().template take<double>(stretches(r.shape()));
     index_t const across = (memory_shape.cols + host_tile::size - 1) / host_tile::size;
-    launch_rows(
-        exec, memory_shape,
-        [=, c = s.scalars.data(), from = r.data, to = n.data](auto tile, index_t row, index_t first, index_t valid) {
-          using real = typename decltype(tile)::real;
-          index_t const at = row * memory_shape.cols + first;
-          auto g = tile.load(from + at, valid);
-          auto const below = tile.load(inner + first, valid);
-          double const factor = record->skip != 0 ? 0.0 : std::sqrt(c[0] / static_cast<double>(outer[row]));
-          real const scale{static_cast<float>(static_cast<double>(record->grad_scale) * factor)};
-          auto square = g;
-          tile.each([&](auto k) {
-            g[k] = scale * g[k] / square_root(below[k]);
-            square[k] = g[k] * g[k];
-          });
-          tile.store(to + at, g, valid);
-          double sum = 0;
-          alignas(64) std::array<float, decltype(tile)::size> wide;
-          tile.store(wide.data(), square, valid);
-          for (index_t i = 0; i < valid; ++i) sum += static_cast<double>(wide[static_cast<std::size_t>(i)]);
-          partial[row * across + first / decltype(tile)::size] = sum;
-        });
-    exec.single([=, c = s.scalars.data(), count = memory_shape.rows * across] {
+    launch_rows(exec, memory_shape,
+                [=, c = s.scalars.data(), from = r.data, to = n.data] LOWRANK_DEVICE(auto tile, index_t row,
+                                                                                     index_t first, index_t valid) {
+                  using real = typename decltype(tile)::real;
+                  index_t const at = row * memory_shape.cols + first;
+                  auto g = tile.load(from + at, valid);
+                  auto const below = tile.load(inner + first, valid);
+                  double const factor = record->skip != 0 ? 0.0 : std::sqrt(c[0] / static_cast<double>(outer[row]));
+                  real const scale{static_cast<float>(static_cast<double>(record->grad_scale) * factor)};
+                  auto square = g;
+                  tile.each([&](auto k) {
+                    g[k] = scale * g[k] / square_root(below[k]);
+                    square[k] = g[k] * g[k];
+                  });
+                  tile.store(to + at, g, valid);
+                  double const sum = tile.sum(square, valid);
+                  tile.once([&] { partial[row * across + first / decltype(tile)::size] = sum; });
+                });
+    exec.single([=, c = s.scalars.data(), count = memory_shape.rows * across] LOWRANK_DEVICE {
       double sum = 0;
       for (index_t i = 0; i < count; ++i) sum += partial[i];
       c[1] = sum;
@@ -159,8 +156,8 @@ struct adafactor {
     bool const averages = beta1.has_value();
     auto const b1 = static_cast<float>(beta1.value_or(0)), rest = static_cast<float>(1 - beta1.value_or(0));
     launch_tiles(exec, n.size(),
-                 [=, clip = clip_threshold, c = s.scalars.data(), m = s.moment.data(), to = n.data, size = n.size()](
-                     auto tile, index_t first, index_t valid) {
+                 [=, clip = clip_threshold, c = s.scalars.data(), m = s.moment.data(), to = n.data,
+                  size = n.size()] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
                    using real = typename decltype(tile)::real;
                    auto x = tile.load(to + first, valid);
                    if (record->skip != 0) {

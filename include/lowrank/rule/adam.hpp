@@ -14,7 +14,7 @@ enum class bias_correction : std::uint8_t { on, off };
 namespace detail {
 
 /// What an exponential average of ones has reached after t steps.
-[[nodiscard]] inline double moment_weight(double beta, std::int64_t t) noexcept {
+[[nodiscard]] LOWRANK_HD inline double moment_weight(double beta, std::int64_t t) noexcept {
   return 1 - std::pow(beta, static_cast<double>(t));
 }
 
@@ -32,7 +32,7 @@ struct adam_formula {
 
   static constexpr int moment_count = 2;
   static constexpr std::array moment_orders{moment_order::first, moment_order::second};
-  [[nodiscard]] double moment_beta(std::size_t k) const noexcept { return k == 0 ? beta1 : beta2; }
+  [[nodiscard]] LOWRANK_HD double moment_beta(std::size_t k) const noexcept { return k == 0 ? beta1 : beta2; }
 
   /// torch.optim.AdamW.
   [[nodiscard]] static constexpr adam_formula torch_adamw() noexcept { return {}; }
@@ -51,7 +51,7 @@ struct adam_formula {
             "betas must be in [0, 1), got ", beta1, " and ", beta2);
     require(detail::is_positive_float(epsilon), "rule::adam", "epsilon must be positive in fp32, got ", epsilon);
   }
-  [[nodiscard]] scalars at(std::int64_t t, float /*learning_rate*/) const noexcept {
+  [[nodiscard]] LOWRANK_HD scalars at(std::int64_t t, float /*learning_rate*/) const noexcept {
     bool const here = epsilon_added_to == epsilon_form::corrected_root && correction == bias_correction::on && t > 0;
     return {static_cast<float>(beta1),
             static_cast<float>(1 - beta1),
@@ -61,7 +61,7 @@ struct adam_formula {
             here ? static_cast<float>(1 / detail::moment_weight(beta1, t)) : 1.0F,
             here ? static_cast<float>(1 / std::sqrt(detail::moment_weight(beta2, t))) : 1.0F};
   }
-  [[nodiscard]] float rate(std::int64_t t, float learning_rate) const noexcept {
+  [[nodiscard]] LOWRANK_HD float rate(std::int64_t t, float learning_rate) const noexcept {
     if (epsilon_added_to == epsilon_form::corrected_root || correction == bias_correction::off || t == 0)
       return learning_rate;
     return static_cast<float>(learning_rate * std::sqrt(detail::moment_weight(beta2, t)) /

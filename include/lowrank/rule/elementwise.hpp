@@ -64,8 +64,10 @@ struct elementwise : Formula {
   }
   template <executor E>
   void begin(E& exec, state<typename E::space>& s, step_record* record) const {
-    exec.single([formula = static_cast<Formula const&>(*this), t = s.steps.data(), c = s.scalars.data(), record] {
-      if (record->skip == 0) ++*t;
+    exec.single([formula = static_cast<Formula const&>(*this), t = s.steps.data(), c = s.scalars.data(),
+                 record] LOWRANK_DEVICE {
+      if (record->skip != 0) return;  // what the record was born with changes no weight
+      ++*t;
       *c = formula.at(*t, record->learning_rate);
       record->rate = formula.rate(*t, record->learning_rate);
       if (formula.decay != decay_order::coupled) record->keep = 1.0F - record->learning_rate * record->decay;
@@ -75,12 +77,13 @@ struct elementwise : Formula {
   template <executor E>
   void update(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> n, step_record const* record) const {
     auto const open = handles(s);
-    launch(exec, r.size(),
-           [=, c = s.scalars.data(), from = r.data, to = n.data](auto tile, index_t first, index_t valid) {
-             auto g = tile.load(from + first, valid);
-             turn(tile, g, record->grad_scale, open, *c, *record, first, valid);
-             tile.store(to + first, g, valid);
-           });
+    launch(
+        exec, r.size(),
+        [=, c = s.scalars.data(), from = r.data, to = n.data] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
+          auto g = tile.load(from + first, valid);
+          turn(tile, g, record->grad_scale, open, *c, *record, first, valid);
+          tile.store(to + first, g, valid);
+        });
   }
   /// The whole step of a packed full-rank weight in one pass: W <- keep W + down X, X = rate N.
   /// Cost: for fp32 and two moments 28 bytes an element.
@@ -88,24 +91,25 @@ struct elementwise : Formula {
   void apply(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> w, step_record const* record) const {
     auto const open = handles(s);
     bool const coupled = this->decay == decay_order::coupled;
-    launch(exec, r.size(),
-           [=, c = s.scalars.data(), from = r.data, to = w.data](auto tile, index_t first, index_t valid) {
-             if (record->skip != 0) return;
-             using real = typename decltype(tile)::real;
-             auto g = tile.load(from + first, valid);
-             auto weight = tile.load(to + first, valid);
-             real const in{record->grad_scale}, pull{record->decay};
-             if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, weight[k], in * g[k]); });
-             turn(tile, g, coupled ? 1.0F : record->grad_scale, open, *c, *record, first, valid);
-             real const keep{record->keep}, down{record->down};
-             tile.each([&](auto k) { weight[k] = fused_multiply_add(down, g[k], keep * weight[k]); });
-             tile.store(to + first, weight, valid);
-           });
+    launch(
+        exec, r.size(),
+        [=, c = s.scalars.data(), from = r.data, to = w.data] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
+          if (record->skip != 0) return;
+          using real = typename decltype(tile)::real;
+          auto g = tile.load(from + first, valid);
+          auto weight = tile.load(to + first, valid);
+          real const in{record->grad_scale}, pull{record->decay};
+          if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, weight[k], in * g[k]); });
+          turn(tile, g, coupled ? 1.0F : record->grad_scale, open, *c, *record, first, valid);
+          real const keep{record->keep}, down{record->down};
+          tile.each([&](auto k) { weight[k] = fused_multiply_add(down, g[k], keep * weight[k]); });
+          tile.store(to + first, weight, valid);
+        });
   }
   template <executor E>
   void reset(E& exec, state<typename E::space>& s) const {
-    exec.single([t = s.steps.data()] { *t = 0; });
-    for (auto& m : s.moment) Moment::zero(m);
+    exec.single([t = s.steps.data()] LOWRANK_DEVICE { *t = 0; });
+    for (auto& m : s.moment) Moment::zero(exec, m);
   }
 
  private:

@@ -14,7 +14,7 @@ struct lion_formula {
 
   static constexpr int moment_count = 1;
   static constexpr std::array moment_orders{moment_order::first};
-  [[nodiscard]] double moment_beta(std::size_t) const noexcept { return beta2; }
+  [[nodiscard]] LOWRANK_HD double moment_beta(std::size_t) const noexcept { return beta2; }
 
   struct scalars {
     float beta1, one_minus_beta1, beta2, one_minus_beta2;
@@ -23,11 +23,11 @@ struct lion_formula {
     require(detail::is_average_weight(beta1) && detail::is_average_weight(beta2), "rule::lion",
             "betas must be in [0, 1), got ", beta1, " and ", beta2);
   }
-  [[nodiscard]] scalars at(std::int64_t, float) const noexcept {
+  [[nodiscard]] LOWRANK_HD scalars at(std::int64_t, float) const noexcept {
     return {static_cast<float>(beta1), static_cast<float>(1 - beta1), static_cast<float>(beta2),
             static_cast<float>(1 - beta2)};
   }
-  [[nodiscard]] float rate(std::int64_t, float learning_rate) const noexcept { return learning_rate; }
+  [[nodiscard]] LOWRANK_HD float rate(std::int64_t, float learning_rate) const noexcept { return learning_rate; }
   [[nodiscard]] static LOWRANK_INLINE auto direction(auto g, auto& m, scalars const& s) noexcept {
     using real = decltype(g);
     auto const n = sign(fused_multiply_add(real{s.beta1}, m[0], real{s.one_minus_beta1} * g));

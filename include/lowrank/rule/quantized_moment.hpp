@@ -71,10 +71,10 @@ struct quantized_moment {
     if (Kind::quantizes(count)) return {{}, lowrank::blockwise<codec_type, block, S>{{1, count}, Kind::of(order)}};
     return {buffer<float, S>{count}, {}};
   }
-  template <memory_space S>
-  static void zero(state<S>& s) noexcept {
-    memory<S>::zero(s.values.data(), static_cast<std::size_t>(s.values.bytes()));
-    s.codes.zero();
+  template <executor E>
+  static void zero(E& exec, state<typename E::space>& s) {
+    clear(exec, s.values);
+    s.codes.zero(exec);
   }
 
   template <memory_space S>

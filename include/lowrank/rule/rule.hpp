@@ -73,9 +73,9 @@ struct fp32_moment {
   [[nodiscard]] static state<S> make(index_t count, moment_order) {
     return state<S>{count};
   }
-  template <memory_space S>
-  static void zero(state<S>& s) noexcept {
-    memory<S>::zero(s.data(), static_cast<std::size_t>(s.bytes()));
+  template <executor E>
+  static void zero(E& exec, state<typename E::space>& s) {
+    clear(exec, s);
   }
 
   template <memory_space S>

@@ -17,7 +17,7 @@ struct sgd_formula {
 
   static constexpr int moment_count = 1;
   static constexpr std::array moment_orders{moment_order::first};
-  [[nodiscard]] double moment_beta(std::size_t) const noexcept { return momentum; }
+  [[nodiscard]] LOWRANK_HD double moment_beta(std::size_t) const noexcept { return momentum; }
 
   struct scalars {
     float momentum, gain, of_gradient, of_buffer;
@@ -29,12 +29,12 @@ struct sgd_formula {
     require(form == momentum_form::heavy_ball || (momentum > 0 && dampening == 0), "rule::sgd",
             "Nesterov needs momentum > 0 and dampening 0, got momentum ", momentum, ", dampening ", dampening);
   }
-  [[nodiscard]] scalars at(std::int64_t t, float /*learning_rate*/) const noexcept {
+  [[nodiscard]] LOWRANK_HD scalars at(std::int64_t t, float /*learning_rate*/) const noexcept {
     bool const nesterov = form == momentum_form::nesterov;
     return {static_cast<float>(momentum), t <= 1 || momentum == 0 ? 1.0F : static_cast<float>(1 - dampening),
             nesterov ? 1.0F : 0.0F, nesterov ? static_cast<float>(momentum) : 1.0F};
   }
-  [[nodiscard]] float rate(std::int64_t, float learning_rate) const noexcept { return learning_rate; }
+  [[nodiscard]] LOWRANK_HD float rate(std::int64_t, float learning_rate) const noexcept { return learning_rate; }
   [[nodiscard]] static LOWRANK_INLINE auto direction(auto g, auto& m, scalars const& s) noexcept {
     using real = decltype(g);
     m[0] = fused_multiply_add(real{s.momentum}, m[0], real{s.gain} * g);
@@ -49,8 +49,8 @@ struct plain_sgd_formula {
   static constexpr int moment_count = 0;
   struct scalars {};
   void check() const {}
-  [[nodiscard]] scalars at(std::int64_t, float) const noexcept { return {}; }
-  [[nodiscard]] float rate(std::int64_t, float learning_rate) const noexcept { return learning_rate; }
+  [[nodiscard]] LOWRANK_HD scalars at(std::int64_t, float) const noexcept { return {}; }
+  [[nodiscard]] LOWRANK_HD float rate(std::int64_t, float learning_rate) const noexcept { return learning_rate; }
   [[nodiscard]] static LOWRANK_INLINE auto direction(auto g, auto&, scalars const&) noexcept { return g; }
 };
 

@@ -32,7 +32,7 @@ struct integer_pack<LOWRANK_PACK_WIDTH> {
 #endif
   /// From `width` bytes, each a number of 0 ... 255.
   LOWRANK_INLINE static integer_pack load(std::uint8_t const* p) noexcept {
-#if defined(__AVX512F__)
+#if LOWRANK_PACK_WIDTH == 16
     auto const wide = _mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
     integer_pack out;
     __builtin_memcpy(&out.v, &wide, sizeof out.v);
@@ -47,7 +47,7 @@ struct integer_pack<LOWRANK_PACK_WIDTH> {
   }
   /// The lowest byte of each.
   LOWRANK_INLINE void store(std::uint8_t* p) const noexcept {
-#if defined(__AVX512F__)
+#if LOWRANK_PACK_WIDTH == 16
     _mm512_mask_cvtepi32_storeu_epi8(p, 0xFFFF, reinterpret_cast<__m512i const&>(v));
 #elif LOWRANK_PACK_WIDTH > 1
     auto const narrow = __builtin_convertvector(v, bytes);
@@ -155,11 +155,11 @@ template <class T>
 [[nodiscard]] LOWRANK_INLINE int_pack low_byte(int_pack x) noexcept { return x; }
 [[nodiscard]] LOWRANK_INLINE int_pack lookup(std::int32_t const* table, int_pack at) noexcept {
   int_pack out;
-#if defined(__AVX512F__)
+#if LOWRANK_PACK_WIDTH == 16
   auto const found =
       _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), 0xFFFF, reinterpret_cast<__m512i&>(at.v), table, 4);
   __builtin_memcpy(&out.v, &found, sizeof out.v);
-#elif defined(__AVX2__)
+#elif LOWRANK_PACK_WIDTH == 8 && defined(__AVX2__)
   auto const found = _mm256_i32gather_epi32(table, reinterpret_cast<__m256i&>(at.v), 4);
   __builtin_memcpy(&out.v, &found, sizeof out.v);
 #else
@@ -172,9 +172,9 @@ template <class T>
 }
 /// In a table of 16.
 [[nodiscard]] LOWRANK_INLINE pack lookup_16(float const* table, int_pack at) noexcept {
-#if defined(__AVX512F__)
+#if LOWRANK_PACK_WIDTH == 16
   return {_mm512_maskz_permutexvar_ps(0xFFFF, reinterpret_cast<__m512i&>(at.v), _mm512_loadu_ps(table))};
-#elif defined(__AVX2__)
+#elif LOWRANK_PACK_WIDTH == 8 && defined(__AVX2__)
   auto const index = reinterpret_cast<__m256i&>(at.v);
   auto const low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index),
              high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index);

@@ -9,18 +9,10 @@
 #include <cmath>
 #include <cstdint>
 
-// The whole of immintrin.h costs half a second of compile time, so only where it is needed.
-#if defined(__AVX512F__) || defined(__AVX__)
-#include <immintrin.h>
-#elif defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include "lowrank/core/config.hpp"
 
-namespace lowrank {
-
-#if defined(__AVX512F__)
+#if defined(LOWRANK_PACK_WIDTH)  // decided
+#elif defined(__AVX512F__)
 #define LOWRANK_PACK_WIDTH 16
 #elif defined(__AVX__)
 #define LOWRANK_PACK_WIDTH 8
@@ -29,6 +21,15 @@ namespace lowrank {
 #else
 #define LOWRANK_PACK_WIDTH 1
 #endif
+
+// The whole of immintrin.h costs half a second of compile time, so only where it is needed.
+#if LOWRANK_PACK_WIDTH >= 8
+#include <immintrin.h>
+#elif LOWRANK_PACK_WIDTH == 4
+#include <emmintrin.h>
+#endif
+
+namespace lowrank {
 
 // The width is part of the type's name, so that translation units built for different processors do not share
 // definitions that differ.
@@ -70,20 +71,20 @@ using pack = float_pack<LOWRANK_PACK_WIDTH>;
 
 /// a b + c, rounded once where the build has the instruction.
 [[nodiscard]] LOWRANK_INLINE pack fused_multiply_add(pack a, pack b, pack c) noexcept {
-#if defined(__AVX512F__)
+#if LOWRANK_PACK_WIDTH == 16
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
-#elif defined(__AVX__) && defined(__FMA__)
+#elif LOWRANK_PACK_WIDTH == 8 && defined(__FMA__)
   return {_mm256_fmadd_ps(a.v, b.v, c.v)};
 #else
   return a * b + c;
 #endif
 }
 [[nodiscard]] LOWRANK_INLINE pack square_root(pack a) noexcept {
-#if defined(__AVX512F__)
+#if LOWRANK_PACK_WIDTH == 16
   return {_mm512_maskz_sqrt_ps(0xFFFF, a.v)};
-#elif defined(__AVX__)
+#elif LOWRANK_PACK_WIDTH == 8
   return {_mm256_sqrt_ps(a.v)};
-#elif defined(__SSE2__)
+#elif LOWRANK_PACK_WIDTH == 4
   return {_mm_sqrt_ps(a.v)};
 #else
   return {std::sqrt(a.v)};

@@ -13,7 +13,7 @@ namespace lowrank {
 
 namespace detail {
 
-#if defined(__AVX512F__)
+#if LOWRANK_PACK_WIDTH == 16
 struct wide_words {
   static constexpr std::size_t count = 8, together = 4;
   __m512i v;  ///< the lower halves count; what is in the upper ones is never looked at
@@ -38,7 +38,7 @@ struct wide_words {
     _mm512_storeu_si512(p + 16, _mm512_permutex2var_epi64(a.v, high, b.v));
   }
 };
-#elif defined(__AVX2__)
+#elif LOWRANK_PACK_WIDTH == 8 && defined(__AVX2__)
 struct wide_words {
   static constexpr std::size_t count = 4, together = 2;
   __m256i v;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <limits>
 
@@ -87,7 +88,20 @@ struct basic_host_tile {
       for (std::size_t l = 0; l < step; ++l) lane[l] = op(lane[l], lane[l + step]);
     return lane[0];
   }
-  /// Smallest and largest of the first `valid` elements.
+  /// Sum of the first `valid` elements in fp64, in the same order.
+  [[nodiscard]] LOWRANK_INLINE double sum(fragment const& f, index_t valid) const noexcept {
+    constexpr int lanes = 32, per_lane = size / lanes;
+    static_assert(per_lane * lanes == size, "only tiles of whole warps are reduced");
+    std::array<float, size> wide;
+    std::memcpy(wide.data(), &f, sizeof f);
+    std::array<double, lanes> lane{};
+    for (index_t i = 0; i < valid; ++i)
+      lane[static_cast<std::size_t>(i / per_lane)] += static_cast<double>(wide[static_cast<std::size_t>(i)]);
+    for (std::size_t step = lanes / 2; step > 0; step /= 2)
+      for (std::size_t l = 0; l < step; ++l) lane[l] += lane[l + step];
+    return lane[0];
+  }
+  /// Smallest and largest of the first `valid` elements. A zero is +0.
   [[nodiscard]] LOWRANK_INLINE value_range range(fragment const& f, index_t valid) const noexcept {
     if (valid == 0) return {};
     pack low = f[0], high = f[0];
@@ -113,9 +127,9 @@ struct basic_host_tile {
     }
     value_range out{.low = 0, .high = 0, .finite = watch.finite()};
     low.store(ends.data());
-    out.low = *std::ranges::min_element(ends);
+    out.low = *std::ranges::min_element(ends) + 0.0F;
     high.store(ends.data());
-    out.high = *std::ranges::max_element(ends);
+    out.high = *std::ranges::max_element(ends) + 0.0F;
     return out;
   }
   /// decode(codes) of the first `valid` codes at p, packed as `code_bytes` says; the rest are zero. `decode` takes and gives
@@ -210,6 +224,10 @@ struct basic_host_tile {
   LOWRANK_INLINE void once(F const& f) const noexcept {
     f();
   }
+  /// *flag = 1, which others may do at the same time.
+  LOWRANK_INLINE void raise(std::int32_t* flag) const noexcept {
+    std::atomic_ref<std::int32_t>{*flag}.store(1, std::memory_order_relaxed);
+  }
 
  private:
   /// f with zeros behind its first `valid` elements.
@@ -260,14 +278,19 @@ void launch_elements(host_executor& exec, index_t count, Body const& body) {
   detail::launch_host_tiles<basic_host_tile<4>>(exec, count, body);
 }
 
-/// body(tile, row, first, valid) for every stretch of up to 256 columns of every row of a matrix of that shape.
-template <class Body>
+/// body(tile, row, first, valid) for every stretch of up to `Size` columns of every row of a packed matrix of that shape.
+template <int Size = host_tile::size, class Body>
 void launch_rows(host_executor& exec, extents shape, Body const& body) {
-  index_t const group = std::max<index_t>(1, 16384 / std::max<index_t>(shape.cols, 1));
+  using tile = basic_host_tile<Size / pack::width>;
+  if (shape.rows == 1)
+    return detail::launch_host_tiles<tile>(
+        exec, shape.cols, [&](auto t, index_t first, index_t valid) { body(t, index_t{0}, first, valid); });
+  if (shape.size() == 0) return;
+  index_t const group = std::max<index_t>(1, 16384 / shape.cols);
   exec.parallel((shape.rows + group - 1) / group, [&](index_t task) {
     for (index_t row = task * group; row < std::min(shape.rows, (task + 1) * group); ++row)
-      for (index_t first = 0; first < shape.cols; first += host_tile::size)
-        body(host_tile{}, row, first, std::min<index_t>(host_tile::size, shape.cols - first));
+      for (index_t first = 0; first < shape.cols; first += Size)
+        body(tile{}, row, first, std::min<index_t>(Size, shape.cols - first));
   });
 }
 

@@ -41,7 +41,7 @@ struct rotate {
     if constexpr (count > 0) {
       scratch_scope const scope{exec};
       auto* const weight = exec.arena().template take<double>(2);
-      exec.single([=, t = state.steps.data()] {
+      exec.single([=, t = state.steps.data()] LOWRANK_DEVICE {
         for (std::size_t k = 0; k < count; ++k)
           weight[k] = *t > 0 ? 1 - std::pow(rule.moment_beta(k), static_cast<double>(*t)) : 1.0;
       });
@@ -58,8 +58,8 @@ struct rotate {
         auto const spread = take_matrix(exec, in.to, in.facing_side);
         auto const own = [&](auto view) { return facing(in.facing_side, view); };
         launch_elements(exec, in.from.size(),
-                        [=, m = own(first).data, v = own(second).data, to = own(centred).data](auto tile, index_t at,
-                                                                                               index_t valid) {
+                        [=, m = own(first).data, v = own(second).data, to = own(centred).data] LOWRANK_DEVICE(
+                            auto tile, index_t at, index_t valid) {
                           using real = typename decltype(tile)::real;
                           auto mean = tile.load(m + at, valid), square = tile.load(v + at, valid);
                           real const w1{static_cast<float>(1 / weight[0])}, w2{static_cast<float>(1 / weight[1])};
@@ -70,25 +70,26 @@ struct rotate {
                           tile.store(to + at, square, valid);
                         });
         turn_squares(exec, in, const_view_of<E>(centred), spread);
-        launch_elements(exec, in.to.size(),
-                        [=, m = own(moved).data, v = own(spread).data](auto tile, index_t at, index_t valid) {
-                          using real = typename decltype(tile)::real;
-                          auto mean = tile.load(m + at, valid), square = tile.load(v + at, valid);
-                          real const w1{static_cast<float>(1 / weight[0])}, w2{static_cast<float>(weight[1])};
-                          tile.each([&](auto k) {
-                            auto const centre = w1 * mean[k];
-                            auto const sum = square[k] + centre * centre;
-                            square[k] = w2 * (sign(sum) * sum);
-                          });
-                          tile.store(v + at, square, valid);
-                        });
+        launch_elements(
+            exec, in.to.size(),
+            [=, m = own(moved).data, v = own(spread).data] LOWRANK_DEVICE(auto tile, index_t at, index_t valid) {
+              using real = typename decltype(tile)::real;
+              auto mean = tile.load(m + at, valid), square = tile.load(v + at, valid);
+              real const w1{static_cast<float>(1 / weight[0])}, w2{static_cast<float>(weight[1])};
+              tile.each([&](auto k) {
+                auto const centre = w1 * mean[k];
+                auto const sum = square[k] + centre * centre;
+                square[k] = w2 * (sign(sum) * sum);
+              });
+              tile.store(v + at, square, valid);
+            });
         format::write(exec, state.moment[1], in.facing_side, const_view_of<E>(spread));
       }
       format::write(exec, state.moment[0], in.facing_side, const_view_of<E>(moved));
     }
   }
 
- private:
+ public:  // Not for callers: a CUDA compiler takes no kernel from a private function
   /// out = left m rightᵀ, or left m.
   template <executor E>
   static void turn(E& exec, const_view_of<E> left, const_view_of<E> right, const_view_of<E> m, view_of<E> out) {
@@ -104,11 +105,12 @@ struct rotate {
     scratch_scope const scope{exec};
     auto const squares = [&](const_view_of<E> c) {
       auto const s = take_matrix(exec, c.shape());
-      row_mean_squares(exec, c, [=, fill = unknown == unknown_variance::column_mean](index_t i, double mean) {
-        auto const old = static_cast<double>(c.cols);
-        auto const rest = fill ? static_cast<float>(std::max(0.0, 1 - mean * old) / old) : 0.0F;
-        for (index_t j = 0; j < c.cols; ++j) s(i, j) = c(i, j) * c(i, j) + rest;
-      });
+      row_mean_squares(exec, c,
+                       [=, fill = unknown == unknown_variance::column_mean] LOWRANK_DEVICE(index_t i, double mean) {
+                         auto const old = static_cast<double>(c.cols);
+                         auto const rest = fill ? static_cast<float>(std::max(0.0, 1 - mean * old) / old) : 0.0F;
+                         for (index_t j = 0; j < c.cols; ++j) s(i, j) = c(i, j) * c(i, j) + rest;
+                       });
       return const_view_of<E>(s);
     };
     auto const left = squares(in.change.left);

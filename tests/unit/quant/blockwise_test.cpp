@@ -167,7 +167,7 @@ TEST_CASE("a new buffer, and a zeroed one, holds zeros") {
     auto const x = numbers(300);
     quantize(exec, x.data(), kept.view());
     CHECK(decoded(exec, kept) != born);
-    kept.zero();
+    kept.zero(exec);
     auto const again = decoded(exec, kept);
     CHECK(std::all_of(again.begin(), again.end(), is_zero));
   });

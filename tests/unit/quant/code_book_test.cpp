@@ -43,7 +43,7 @@ TEST_CASE("dynamic maps are midpoints of decades") {
 }
 
 TEST_CASE("the 256 signed entries: negatives of all but the largest, zero, positives") {
-  auto const& all = lowrank::detail::dynamic8_signed_values;
+  auto const* const all = lowrank::detail::dynamic8_values(lowrank::signedness::with_sign);
   CHECK(all[127] == 0);
   CHECK(all[255] == 1);
   CHECK(all[0] == -0.99296875F);

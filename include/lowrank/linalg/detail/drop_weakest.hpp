@@ -6,58 +6,55 @@
 namespace lowrank::detail {
 
 /// Householder vectors V (columns) and upper triangular T with (I - V T Vᵀ)ᵀ X = [0; R] for l x p orthonormal X: the
-/// first l - p columns of I - V T Vᵀ span what X does not.
-/// One thread, because X is a few columns; a device runs it where the matrices are.
-LOWRANK_HD inline void reflect_to_bottom(matrix_view<double> x, matrix_view<float> v, matrix_view<float> t) {
+/// first l - p columns of I - V T Vᵀ span what X does not. X is a few columns.
+template <class Team, memory_space S>
+LOWRANK_HD void reflect_to_bottom(Team const& team, matrix_view<double, S> x, matrix_view<float, S> v,
+                                  matrix_view<float, S> t) {
   index_t const l = x.rows, p = x.cols;
   for (index_t k = 0; k < p; ++k) {
     // Column p - 1 - k of X goes to row l - 1 - k; what lies below that row is done already.
     index_t const column = p - 1 - k, last = l - 1 - k;
-    double norm = 0;
-    for (index_t i = 0; i <= last; ++i) norm += x(i, column) * x(i, column);
-    norm = std::sqrt(norm);
-    double const head = x(last, column), target = head > 0 ? -norm : norm;
+    double const norm = std::sqrt(team.sum(last + 1, [=](index_t i) { return x(i, column) * x(i, column); }));
+    double const head = team.sum(1, [=](index_t) { return x(last, column); });  // before anybody writes it
+    double const target = head > 0 ? -norm : norm;
     double const length = 2 * norm * (norm + std::abs(head));  // squared, of x - target e
     bool const nothing = !(length > 0);
-    x(last, column) -= target;
     double const scale = nothing ? 0 : std::sqrt(2 / length);
-    for (index_t i = 0; i < l; ++i) x(i, column) = i <= last ? x(i, column) * scale : 0;
+    team.each(1, [=](index_t) { x(last, column) = head - target; });
+    team.each(l, [=](index_t i) { x(i, column) = i <= last ? x(i, column) * scale : 0; });
     for (index_t other = 0; other < column; ++other) {
-      double dot = 0;
-      for (index_t i = 0; i <= last; ++i) dot += x(i, column) * x(i, other);
-      for (index_t i = 0; i <= last; ++i) x(i, other) -= dot * x(i, column);
+      double const dot = team.sum(last + 1, [=](index_t i) { return x(i, column) * x(i, other); });
+      team.each(last + 1, [=](index_t i) { x(i, other) -= dot * x(i, column); });
     }
     // H_1 ... H_k = I - V T Vᵀ with unit T(k, k), because the vectors have length sqrt(2).
-    for (index_t i = 0; i < l; ++i) v(i, k) = static_cast<float>(x(i, column));
+    team.each(l, [=](index_t i) { v(i, k) = static_cast<float>(x(i, column)); });
     for (index_t a = 0; a < k; ++a) {
       double sum = 0;
-      for (index_t b = a; b < k; ++b) {
-        double dot = 0;
-        for (index_t i = 0; i < l; ++i) dot += static_cast<double>(v(i, b)) * static_cast<double>(v(i, k));
-        sum += static_cast<double>(t(a, b)) * dot;
-      }
-      t(a, k) = static_cast<float>(-sum);
-      t(k, a) = 0;
+      for (index_t b = a; b < k; ++b)
+        sum += static_cast<double>(t(a, b)) *
+               team.sum(l, [=](index_t i) { return static_cast<double>(v(i, b)) * static_cast<double>(v(i, k)); });
+      team.each(1, [=](index_t) {
+        t(a, k) = static_cast<float>(-sum);
+        t(k, a) = 0;
+      });
     }
-    t(k, k) = nothing ? 0.0F : 1.0F;
+    team.each(1, [=](index_t) { t(k, k) = nothing ? 0.0F : 1.0F; });
   }
 }
 
-/// Orthonormal columns in fp64 by Gram-Schmidt, twice; what is dependent becomes zero. One thread: X is a few columns.
-LOWRANK_HD inline void orthonormalize_few(matrix_view<double> x) {
-  for (index_t k = 0; k < x.cols; ++k) {
+/// Orthonormal columns in fp64 by Gram-Schmidt, twice; what is dependent becomes zero. X is a few columns.
+template <class Team, memory_space S>
+LOWRANK_HD void orthonormalize_few(Team const& team, matrix_view<double, S> x) {
+  for (index_t k = 0; k < x.cols; ++k)
     for (int twice = 0; twice < 2; ++twice) {
       for (index_t b = 0; b < k; ++b) {
-        double dot = 0;
-        for (index_t i = 0; i < x.rows; ++i) dot += x(i, b) * x(i, k);
-        for (index_t i = 0; i < x.rows; ++i) x(i, k) -= dot * x(i, b);
+        double const dot = team.sum(x.rows, [=](index_t i) { return x(i, b) * x(i, k); });
+        team.each(x.rows, [=](index_t i) { x(i, k) -= dot * x(i, b); });
       }
-      double norm = 0;
-      for (index_t i = 0; i < x.rows; ++i) norm += x(i, k) * x(i, k);
+      double const norm = team.sum(x.rows, [=](index_t i) { return x(i, k) * x(i, k); });
       double const inverse = norm > 0 ? 1 / std::sqrt(norm) : 0;
-      for (index_t i = 0; i < x.rows; ++i) x(i, k) *= inverse;
+      team.each(x.rows, [=](index_t i) { x(i, k) *= inverse; });
     }
-  }
 }
 
 /// Scratch of `drop_weakest`.
@@ -105,29 +102,29 @@ void drop_weakest(E& exec, view_of<E> y, view_of<E> q, rng_key const& fresh) {
     replace_columns(exec, fresh, 0, scales, rough);
     // R⁻¹ = D L⁻ᵀ, (R Rᵀ)⁻¹ = L⁻¹ D² L⁻ᵀ. What Y did not provide is weaker than anything that it did. The last p columns,
     // mostly fresh ones, are the first guess, with a little of everything in it: the weakest may be orthogonal to those.
-    exec.single([=] {
-      double most = 1;
-      for (index_t j = 0; j < l; ++j) most = most < scales[j] * c(j, j) ? scales[j] * c(j, j) : most;
-      for (index_t j = 0; j < l; ++j) {
+    exec.team([=] LOWRANK_DEVICE(auto team) {
+      double const most = team.most(l, 1.0, [=](index_t j) { return scales[j] * c(j, j); });
+      team.each(l, [=](index_t j) {
         double const weight = scales[j] > 0 ? scales[j] : 16 * most;
         scales[j] = weight * weight;
-        for (index_t k = 0; k < p; ++k)
-          x(j, k) = (j == r + k ? 1 : 0) + 0.1 * uniform(fresh, static_cast<std::uint64_t>(j * p + k)) - 0.05;
-      }
+      });
+      team.each(l * p, [=](index_t at) {
+        double const guess = uniform(fresh, static_cast<std::uint64_t>(at));
+        x(at / p, at % p) = (at / p == r + at % p ? 1 : 0) + 0.1 * guess - 0.05;
+      });
     });
     for (int step = 0; step < 8; ++step) {
       multiply(exec, 1.0, c.t(), x, 0.0, between);
-      exec.single([=] {
-        for (index_t j = 0; j < l; ++j)
-          for (index_t k = 0; k < p; ++k) between(j, k) *= scales[j];
+      exec.team([=] LOWRANK_DEVICE(auto team) {
+        team.each(l * p, [=](index_t at) { between(at / p, at % p) *= scales[at / p]; });
       });
       multiply(exec, 1.0, c, between, 0.0, x);
-      exec.single([=] { orthonormalize_few(x); });
+      exec.team([=] LOWRANK_DEVICE(auto team) { orthonormalize_few(team, x); });
     }
   }
   auto const v = take_matrix(exec, {l, p}), t = take_matrix(exec, {p, p}), tail = take_matrix(exec, {p, r});
   auto const inner = take_matrix(exec, {y.rows, p});
-  exec.single([=] { reflect_to_bottom(x, v, t); });
+  exec.team([=] LOWRANK_DEVICE(auto team) { reflect_to_bottom(team, x, v, t); });
   multiply(exec, 1.0F, t, v.row_range(0, r).t(), 0.0F, tail);
   multiply(exec, 1.0F, rough, v, 0.0F, inner);
   copy(exec, rough.col_range(0, r), q);

@@ -155,7 +155,7 @@ bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, i
   auto const candidate = candidate_type::take(exec, s.facing_side, g.shape(), r);
   auto* const failed = exec.arena().template take<std::int32_t>(1);
   auto* const norm = exec.arena().template take<double>(1);
-  exec.single([=] { *failed = 0; });
+  exec.single([=] LOWRANK_DEVICE { *failed = 0; });
   map<typename E::space> old{};
   if (opens_previous() && s.has_basis != 0)
     old = store<typename E::space>::open(exec, s.store, s.facing_side, g.shape(), s.rank);
@@ -176,7 +176,7 @@ bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, i
     // Whatever a finder claims, a basis with NaN in it never reaches the state.
     candidate.each([&](view_of<E> p) {
       squared_norm(exec, const_view_of<E>(p), norm);
-      exec.single([=] {
+      exec.single([=] LOWRANK_DEVICE {
         if (!representable(*norm)) *failed = 1;
       });
     });
@@ -193,7 +193,7 @@ bool LOWRANK_COMPOSED::renew(E& exec, state<typename E::space>& s, G const& g, i
       in.change = candidate.map().change_from(exec, old);
       auto* const overlap = exec.arena().template take<double>(2);
       squared_norm(exec, in.change.left, overlap);
-      exec.single([=, c = in.change.left] { overlap[1] = static_cast<double>(c(0, 0)); });
+      exec.single([=, c = in.change.left] LOWRANK_DEVICE { overlap[1] = static_cast<double>(c(0, 0)); });
       if (auto const shared = exec.peek(overlap)) {
         report.overlap = *shared / static_cast<double>(r);
         report.first_cosine = *exec.peek(overlap + 1);
@@ -221,10 +221,12 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   detail::check_weight(s.weight, weight, "low_rank::step");
   detail::check_gradient(s.weight, g, "low_rank::step");
   detail::check_aliasing(weight, g, "low_rank::step");
+  detail::check_memory(exec, s.record.data(), "low_rank::step", weight, g);
   require(finder.takes(g), "low_rank::step", "this finder needs the dense gradient");
   require<state_error>(s.micro_batches == 0, "low_rank::step", s.micro_batches,
                        " micro-batches are pending; call step without a gradient");
   detail::check_scratch(exec, workspace_bytes(weight, tokens_of(g)), "low_rank::step");
+  if (refresh_due(s) || looks_every_step()) detail::check_not_recorded(exec, "low_rank::step");
   hear_report(s);
   bool const due = refresh_due(s);
   index_t const call = s.calls;
@@ -236,6 +238,8 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   };
   if (s.weight.size() == 0) return counted(step_status::stepped);
 
+  std::optional<look_scope<E>> looking;
+  if (due || looks_every_step()) looking.emplace(exec);
   scratch_scope const scope{exec};
   auto const faced = facing(s.facing_side, g);
   auto* const record = s.record.data();
@@ -258,6 +262,7 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   detail::guard_projected(exec, const_view_of<E>(r), record);
   if (skipped()) return counted(step_status::skipped_bad_gradient);
   captured = take_measures(exec, s, faced, const_view_of<E>(r), {due, renewed});
+  looking.reset();
   descend(exec, s, weight, p, r, call);
   return counted(due && !renewed ? step_status::stepped_old_basis : step_status::stepped);
 }
@@ -277,9 +282,9 @@ double LOWRANK_COMPOSED::take_measures(E& exec, state<typename E::space>& s, G c
   auto* const record = s.record.data();
   auto* const whole = exec.arena().template take<double>(1);
   auto* const needed = exec.arena().template take<index_t>(1);
-  if (known) exec.single([=] { *whole = record->energy; });
+  if (known) exec.single([=] LOWRANK_DEVICE { *whole = record->energy; });
   else squared_norm(exec, g, whole);
-  exec.single([=] {
+  exec.single([=] LOWRANK_DEVICE {
     double const scale = static_cast<double>(record->grad_scale);
     if (known) *whole = scale != 0 ? *whole / (scale * scale) : 0;
     *needed = -1;
@@ -287,9 +292,10 @@ double LOWRANK_COMPOSED::take_measures(E& exec, state<typename E::space>& s, G c
   if constexpr (Refresh::traits.changes_rank) {
     if (renewed && wants.changes_rank) {
       auto* const energies = exec.arena().template take<double>(r.rows);
-      row_mean_squares(exec, r,
-                       [=, n = static_cast<double>(r.cols)](index_t i, double mean) { energies[i] = n * mean; });
-      exec.single([=, count = r.rows, share = refresh.share()] {
+      row_mean_squares(exec, r, [=, n = static_cast<double>(r.cols)] LOWRANK_DEVICE(index_t i, double mean) {
+        energies[i] = n * mean;
+      });
+      exec.single([=, count = r.rows, share = refresh.share()] LOWRANK_DEVICE {
         double sum = 0;
         *needed = 0;
         for (index_t k = 0; k < count && *needed == 0; ++k) {
@@ -325,20 +331,25 @@ void LOWRANK_COMPOSED::descend(E& exec, state<typename E::space>& s, W const& we
   auto* const record = s.record.data();
   if (rule.needs_weight_rms()) detail::measure_weight(exec, weight, record);
   rule.begin(exec, s.rule, record);
-  exec.single([record, coefficient = lift.coefficient()] { record->direction_scale = record->rate * coefficient; });
+  exec.single([record, coefficient = lift.coefficient()] LOWRANK_DEVICE {
+    record->direction_scale = record->rate * coefficient;
+  });
   // The rule sees R as the weight lies, so that a basis of columns of the identity changes no bit of what it does.
   auto const own = facing(s.facing_side, r);
   rule.update(exec, s.rule, const_view_of<E>(own), own, record);
-  auto const seen = exec.peek(record);
-  float const keep = seen ? seen->keep : 1.0F, down = seen ? seen->down : -1.0F;
   extents const g = facing(s.facing_side, s.weight);
   rng_key const key{seed, static_cast<std::uint32_t>(call), s.tensor, rng_purpose::rounding};
-  detail::for_panels(exec, weight, key, record, [&](view_of<E> panel, index_t begin, index_t end) {
-    block const part = s.facing_side == side::left ? block{begin, end, 0, g.cols} : block{0, g.rows, begin, end};
-    auto const out = facing(s.facing_side, panel);
-    if constexpr (Lift::lifts) p.lift(exec, down, const_view_of<E>(r), part, keep, out);
-    else if (keep != 1.0F) scale(exec, keep, out);
-  });
+  // A product cannot ask whether the step is skipped; then X is zero and keep is 1, so that W keeps its bits.
+  auto const lift_panels = [&](auto down, auto keep) {
+    detail::for_panels(exec, weight, key, record, [&](view_of<E> panel, index_t begin, index_t end) {
+      block const part = s.facing_side == side::left ? block{begin, end, 0, g.cols} : block{0, g.rows, begin, end};
+      auto const out = facing(s.facing_side, panel);
+      if constexpr (Lift::lifts) p.lift(exec, down, const_view_of<E>(r), part, keep, out);
+      else scale(exec, keep, out);
+    });
+  };
+  if constexpr (std::same_as<typename E::space, host_space>) lift_panels(record->down, record->keep);
+  else lift_panels(static_cast<float const*>(&record->down), static_cast<float const*>(&record->keep));
 }
 
 #undef LOWRANK_COMPOSITION

@@ -19,6 +19,7 @@ void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const&
   require<state_error>(accumulate_in == accumulation::projected, "low_rank::accumulate",
                        "set accumulate_in = accumulation::projected before init");
   detail::check_gradient(s.weight, g, "low_rank::accumulate");
+  detail::check_memory(exec, s.record.data(), "low_rank::accumulate", g);
   require(finder.takes(g), "low_rank::accumulate", "this finder needs the dense gradient");
   extents const shape = facing(s.facing_side, s.weight);
   detail::check_scratch(exec,
@@ -31,9 +32,14 @@ void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const&
     ++s.micro_batches;
     return;
   }
+  bool const first = s.micro_batches == 0;
+  std::optional<look_scope<E>> looking;
+  if (first && (refresh_due(s) || looks_every_step())) {
+    detail::check_not_recorded(exec, "low_rank::accumulate");
+    looking.emplace(exec);
+  }
   scratch_scope const scope{exec};
   auto const faced = facing(s.facing_side, g);
-  bool const first = s.micro_batches == 0;
   bool due = false, renewed = false;
   if (first) {
     hear_report(s);
@@ -53,11 +59,14 @@ void LOWRANK_COMPOSED::accumulate(E& exec, state<typename E::space>& s, G const&
     }
   }
   if (first) s.captured = -1;
-  ++s.micro_batches;
-  if (s.bad_micro_batch != 0 || s.has_basis == 0) return;
+  if (s.bad_micro_batch != 0 || s.has_basis == 0) {
+    ++s.micro_batches;
+    return;
+  }
   auto const p = store<typename E::space>::open(exec, s.store, s.facing_side, faced.shape(), s.rank);
   auto const sum = natural<typename E::space>(s.facing_side, s.accumulated.data(), p.inner(faced.shape(), s.rank));
   p.project(exec, faced, first ? 0.0F : 1.0F, sum);
+  ++s.micro_batches;
   if (!first) return;
   // What the refresh policy hears of a step is what its first micro-batch showed.
   squared_norm(exec, const_view_of<E>(sum), &s.record.data()->projected);
@@ -72,13 +81,18 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
                 "lowrank: include products for this executor, for the host linalg/host/eigen_products.hpp");
   detail::check_options(options, "low_rank::step");
   detail::check_weight(s.weight, weight, "low_rank::step");
+  detail::check_memory(exec, s.record.data(), "low_rank::step", weight);
   require<state_error>(s.micro_batches > 0, "low_rank::step", "nothing was accumulated");
   detail::check_scratch(exec, workspace_bytes(weight), "low_rank::step");
-  index_t const call = s.calls++;
-  s.micro_batches = 0;
-  if (s.weight.size() == 0) return step_status::stepped;
-  if (s.bad_micro_batch != 0) return step_status::skipped_bad_gradient;
-  if (s.has_basis == 0) return step_status::skipped_no_basis;
+  index_t const call = s.calls;
+  auto const counted = [&](step_status status) {
+    s.calls = call + 1;
+    s.micro_batches = 0;
+    return status;
+  };
+  if (s.weight.size() == 0) return counted(step_status::stepped);
+  if (s.bad_micro_batch != 0) return counted(step_status::skipped_bad_gradient);
+  if (s.has_basis == 0) return counted(step_status::skipped_no_basis);
   scratch_scope const scope{exec};
   auto* const record = s.record.data();
   extents const g = facing(s.facing_side, s.weight);
@@ -87,10 +101,10 @@ step_status LOWRANK_COMPOSED::step(E& exec, state<typename E::space>& s, W const
   // The sum is spent by this step, so the rule may write its direction over it.
   auto const r = natural<typename E::space>(s.facing_side, s.accumulated.data(), p.inner(g, s.rank));
   detail::guard_projected(exec, const_view_of<E>(r), record);
-  if (auto const seen = exec.peek(&record->skip); seen && *seen != 0) return step_status::skipped_bad_gradient;
+  if (auto const seen = exec.peek(&record->skip); seen && *seen != 0) return counted(step_status::skipped_bad_gradient);
   bool const refused = s.report.attempted != 0 && s.report.accepted == 0;
   descend(exec, s, weight, p, r, call);
-  return refused ? step_status::stepped_old_basis : step_status::stepped;
+  return counted(refused ? step_status::stepped_old_basis : step_status::stepped);
 }
 
 #undef LOWRANK_COMPOSITION

@@ -36,12 +36,12 @@ struct dynamic8_cells {
       k += here ? 1 : 0;
     }
   }
-  /// The code of the number with these bits, at most 1 in magnitude but for rounding.
+  /// The code of the number with these bits, at most 1 in magnitude but for rounding. `table` is `entry` of some cells.
   template <class Int>
-  [[nodiscard]] LOWRANK_HD constexpr Int code_of(Int bits) const noexcept {
+  [[nodiscard]] LOWRANK_HD static constexpr Int code_of(Int bits, std::int32_t const* table) noexcept {
     // Below the lowest cell everything is zero, and so is the lower end of that cell. None is much above 1.
     Int const negative = bits >> 31, magnitude = larger(bits & Int{0x7FFFFFFF}, Int{lowest << dropped});
-    Int const found = lookup(entry.data(), (magnitude >> dropped) + ((negative & Int{count}) - Int{lowest}));
+    Int const found = lookup(table, (magnitude >> dropped) + ((negative & Int{count}) - Int{lowest}));
     Int const beyond = as_mask(less(found >> 8, magnitude & Int{rest}));  // -1 or 0
     return low_byte(found - ((beyond ^ negative) - negative));
   }
@@ -65,16 +65,27 @@ template <tie_rule Ties>
   out.fill_half(dynamic8_unsigned_book, Ties, cells::half::negative, 0, 0, 0);  // what is negative becomes zero
   return out;
 }
-template <tie_rule Ties, std::int32_t LeastNegative>
-inline constexpr auto dynamic8_signed_cells = make_signed_cells<Ties, LeastNegative>();
-template <tie_rule Ties>
-inline constexpr auto dynamic8_unsigned_cells = make_unsigned_cells<Ties>();
+// Tables are static in functions, because only those are seen by kernels as well.
+template <tie_rule Ties, std::int32_t LeastNegative, class Int>
+[[nodiscard]] LOWRANK_INLINE Int dynamic8_signed_code(Int bits) noexcept {
+  static constexpr auto cells = make_signed_cells<Ties, LeastNegative>();
+  return cells.code_of(bits, cells.entry.data());
+}
+template <tie_rule Ties, class Int>
+[[nodiscard]] LOWRANK_INLINE Int dynamic8_unsigned_code(Int bits) noexcept {
+  static constexpr auto cells = make_unsigned_cells<Ties>();
+  return cells.code_of(bits, cells.entry.data());
+}
 
 [[nodiscard]] constexpr std::array<float, 256> mirrored(magnitude_book<129> const& half) noexcept {
   std::array<float, 256> out{};
   for (std::size_t k = 0; k < 256; ++k) out[k] = k < 127 ? -half.value[127 - k] : half.value[k - 127];
   return out;
 }
-inline constexpr auto dynamic8_signed_values = mirrored(dynamic8_signed_book);
+[[nodiscard]] LOWRANK_HD inline float const* dynamic8_values(signedness sign) noexcept {
+  static constexpr auto with_sign = mirrored(dynamic8_signed_book);
+  static constexpr auto nonnegative = dynamic8_unsigned_book.value;
+  return sign == signedness::with_sign ? with_sign.data() : nonnegative.data();
+}
 
 }  // namespace lowrank::detail

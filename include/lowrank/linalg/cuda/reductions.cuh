@@ -1,0 +1,146 @@
+/// @file
+/// Sums over a matrix on a device: the overloads of linalg/reductions.hpp, in fp64 and in the same order. Products of two
+/// fp32 numbers are exact in fp64, so the bits are the host's whether or not sums are contracted.
+#pragma once
+
+#include "lowrank/linalg/cuda/elementwise.cuh"
+#include "lowrank/linalg/reductions.hpp"
+
+namespace lowrank {
+
+namespace detail {
+
+/// The sum of `warp_ordered_sum` by the lanes of a warp: four neighbouring accumulators each.
+class lane_ordered_sum {
+ public:
+  /// term(j) for every column j of a row.
+  template <class Term>
+  __device__ void add_row(index_t count, int lane, Term const& term) {
+    index_t j = 4 * lane;
+#pragma unroll 4
+    for (; j + 4 <= count; j += width)
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sum_[k] += term(j + k);
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      if (j + k < count) sum_[k] += term(j + k);
+  }
+  /// The squares of a row whose elements are neighbours, at an address that 16 bytes divide.
+  __device__ void add_squares(float4 const* x, index_t count, int lane) {
+    index_t j = lane;
+    // Several rows of 16 bytes at a time, because one a lane does not keep the memory busy.
+#pragma unroll 8
+    for (; 4 * j + 4 <= count; j += warp_lanes) {
+      float4 const four = x[j];
+      add(four.x, four.y, four.z, four.w);
+    }
+    auto const* const rest = reinterpret_cast<float const*>(x + j);
+    index_t const left = count - 4 * j;
+    add(left > 0 ? rest[0] : 0.0F, left > 1 ? rest[1] : 0.0F, left > 2 ? rest[2] : 0.0F, 0.0F);
+  }
+  /// In lane 0.
+  [[nodiscard]] __device__ double total() const { return warp_sum((sum_[0] + sum_[1]) + (sum_[2] + sum_[3])); }
+
+ private:
+  static constexpr index_t width = warp_ordered_sum::width;
+
+  __device__ void add(float a, float b, float c, float d) {
+    sum_[0] += square(a);
+    sum_[1] += square(b);
+    sum_[2] += square(c);
+    sum_[3] += square(d);
+  }
+  [[nodiscard]] __device__ static double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
+
+  double sum_[4]{};
+};
+
+/// How the rows of a matrix lie, for loads of 16 bytes.
+enum class row_layout : std::uint8_t { strided, aligned };
+
+template <class T>
+[[nodiscard]] row_layout layout_of(matrix_view<T, device_space> v) noexcept {
+  bool const fits = v.col_stride == 1 && v.row_stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
+  return fits ? row_layout::aligned : row_layout::strided;
+}
+
+__device__ inline void add_row_squares(lane_ordered_sum& sum, matrix_view<float const, device_space> v, index_t i,
+                                       row_layout layout, int lane) {
+  float const* const row = v.data + i * v.row_stride;
+  if (layout == row_layout::aligned) return sum.add_squares(reinterpret_cast<float4 const*>(row), v.cols, lane);
+  sum.add_row(v.cols, lane, [=](index_t j) {
+    auto const x = static_cast<double>(row[j * v.col_stride]);
+    return x * x;
+  });
+}
+
+/// *out = the sum of add(sum, i, lane) over the rows i of a matrix of that shape: a warp a group of rows, then the groups.
+template <class Add>
+void sum_row_groups(cuda_executor& exec, char const* caller, extents shape, double* out, Add const& add) {
+  row_groups const groups{shape};
+  auto* const partial = panel<double>(exec, caller, groups.count());
+  for_warps(exec, groups.count(), [=] __device__(index_t number, int lane) {
+    lane_ordered_sum sum;
+    index_t const end = (number + 1) * groups.group < groups.rows ? (number + 1) * groups.group : groups.rows;
+    for (index_t i = number * groups.group; i < end; ++i) add(sum, i, lane);
+    double const total = sum.total();
+    if (lane == 0) partial[number] = total;
+  });
+  exec.single([=, count = groups.count()] __device__ {
+    double total = 0;
+    for (index_t k = 0; k < count; ++k) total += partial[k];
+    *out = total;
+  });
+}
+
+}  // namespace detail
+
+/// As squared_norm(host_executor&, ...), with the same bits.
+inline void squared_norm(cuda_executor& exec, matrix_view<float const, device_space> a, double* out) {
+  auto const v = detail::memory_order(a);
+  auto const layout = detail::layout_of(v);
+  detail::sum_row_groups(exec, "squared_norm", v.shape(), out,
+                         [=] __device__(detail::lane_ordered_sum & sum, index_t i, int lane) {
+                           detail::add_row_squares(sum, v, i, layout, lane);
+                         });
+}
+
+/// As row_mean_squares(host_executor&, ...), with the same means; `use` is a device function.
+template <class Use>
+void row_mean_squares(cuda_executor& exec, matrix_view<float const, device_space> a, Use const& use) {
+  double const count = static_cast<double>(std::max<index_t>(a.cols, 1));
+  if (a.col_stride <= a.row_stride) {
+    auto const layout = detail::layout_of(a);
+    return detail::for_warps(exec, a.rows, [=] __device__(index_t i, int lane) {
+      detail::lane_ordered_sum sum;
+      detail::add_row_squares(sum, a, i, layout, lane);
+      double const total = sum.total();
+      if (lane == 0) use(i, total / count);
+    });
+  }
+  detail::for_elements(exec, {1, a.rows}, [=] __device__(index_t, index_t i) {
+    double sum = 0;
+#pragma unroll 8
+    for (index_t j = 0; j < a.cols; ++j) {
+      auto const x = static_cast<double>(a(i, j));
+      sum += x * x;
+    }
+    use(i, sum / count);
+  });
+}
+
+/// *out = sum of the elementwise products of A and B in fp64, in the order of `squared_norm`.  Shapes: equal.
+inline void inner_product(cuda_executor& exec, matrix_view<float const, device_space> a,
+                          matrix_view<float const, device_space> b, double* out) {
+  require<shape_error>(a.shape() == b.shape(), "inner_product", "needs equal shapes, got ", a.shape(), " and ",
+                       b.shape());
+  if (detail::runs_down(a)) a = a.t(), b = b.t();
+  detail::sum_row_groups(exec, "inner_product", a.shape(), out,
+                         [=] __device__(detail::lane_ordered_sum & sum, index_t i, int lane) {
+                           sum.add_row(a.cols, lane, [=](index_t j) {
+                             return static_cast<double>(a(i, j)) * static_cast<double>(b(i, j));
+                           });
+                         });
+}
+
+}  // namespace lowrank

@@ -1,0 +1,307 @@
+/// @file
+/// The device tile: a warp, each lane with neighbouring elements in registers, 16 bytes an access, shuffles for what crosses lanes.
+#pragma once
+
+#include <algorithm>
+
+#include "lowrank/core/cuda/executor.cuh"
+#include "lowrank/tile/tile.hpp"
+
+namespace lowrank {
+
+namespace detail {
+
+inline constexpr int warp_size = 32;
+inline constexpr unsigned whole_warp = 0xFFFFFFFFU;
+
+/// As many bytes as one access of a lane moves.
+template <int Bytes>
+struct access_word;
+template <>
+struct access_word<16> {
+  using type = uint4;
+};
+template <>
+struct access_word<8> {
+  using type = uint2;
+};
+template <>
+struct access_word<4> {
+  using type = unsigned;
+};
+template <>
+struct access_word<2> {
+  using type = unsigned short;
+};
+template <>
+struct access_word<1> {
+  using type = unsigned char;
+};
+
+/// `Count` neighbouring elements of T of one lane, moved by as few accesses as there can be.
+template <class T, int Count>
+struct lane_block {
+  static constexpr int bytes = Count * int{sizeof(T)}, step = bytes < 16 ? bytes : 16, accesses = bytes / step;
+  using word = typename access_word<step>::type;
+  static_assert(accesses * step == bytes, "lowrank: lanes move whole words");
+
+  T element[Count];
+
+  /// Whether words can be moved at multiples of `bytes` behind p.
+  [[nodiscard]] __device__ static bool aligned(void const* p) noexcept {
+    return reinterpret_cast<std::uintptr_t>(p) % step == 0;
+  }
+  __device__ void read(T const* from) noexcept {
+    word words[accesses];
+#pragma unroll
+    for (int i = 0; i < accesses; ++i) words[i] = reinterpret_cast<word const*>(from)[i];
+    memcpy(element, words, sizeof words);
+  }
+  __device__ void write(T* to) const noexcept {
+    word words[accesses];
+    memcpy(words, element, sizeof words);
+#pragma unroll
+    for (int i = 0; i < accesses; ++i) reinterpret_cast<word*>(to)[i] = words[i];
+  }
+};
+
+}  // namespace detail
+
+/// `Size` consecutive elements, Size / 32 of them in each lane. The same members as `basic_host_tile`, called by all lanes of a
+/// warp together.
+template <int Size>
+struct warp_tile {
+  static_assert(Size % detail::warp_size == 0, "lowrank: device tiles are whole warps");
+  static constexpr int size = Size, items = Size / detail::warp_size;
+  using real = float;
+  using fragment = std::array<float, static_cast<std::size_t>(items)>;
+
+  template <class T>
+  [[nodiscard]] __device__ fragment load(T const* p, index_t valid) const noexcept {
+    auto const raw = read(p, valid);
+    fragment out;
+    each([&](std::size_t k) { out[k] = to_float(raw.element[k]); });
+    return out;
+  }
+  template <class T>
+  __device__ void store(T* p, fragment const& f, index_t valid) const noexcept {
+    detail::lane_block<T, items> raw;
+    each([&](std::size_t k) { raw.element[k] = from_float<T>(f[k]); });
+    write(p, raw, valid);
+  }
+  template <class F>
+  __device__ void each(F const& f) const noexcept {
+#pragma unroll
+    for (int k = 0; k < items; ++k) f(static_cast<std::size_t>(k));
+  }
+  template <class Op>
+  [[nodiscard]] __device__ float reduce(float init, fragment const& f, Op const& op) const noexcept {
+    float value = init;
+    each([&](std::size_t k) { value = op(value, f[k]); });
+    return across(value, op);
+  }
+  /// Sum of the first `valid` elements in fp64.
+  [[nodiscard]] __device__ double sum(fragment const& f, index_t valid) const noexcept {
+    double value = 0;
+    each([&](std::size_t k) { value += at(k) < valid ? static_cast<double>(f[k]) : 0.0; });
+    return across(value, [](double a, double b) { return a + b; });
+  }
+  [[nodiscard]] __device__ value_range range(fragment const& f, index_t valid) const noexcept {
+    // What is behind the last element takes part as a copy of the first one, which lane 0 has.
+    float const any = __shfl_sync(detail::whole_warp, f[0], 0);
+    float low = any, high = any;
+    std::uint32_t most = 0;
+    each([&](std::size_t k) {
+      float const x = at(k) < valid ? f[k] : any;
+      low = x < low ? x : low;
+      high = x > high ? x : high;
+      std::uint32_t const bits = std::bit_cast<std::uint32_t>(x) & 0x7FFFFFFFU;
+      most = bits > most ? bits : most;
+    });
+    low = across(low, [](float a, float b) { return a < b ? a : b; });
+    high = across(high, [](float a, float b) { return a > b ? a : b; });
+    bool const finite = __all_sync(detail::whole_warp, most < 0x7F800000U) != 0;
+    return {.low = low + 0.0F, .high = high + 0.0F, .finite = finite};
+  }
+  template <int Bits, class Decode>
+  [[nodiscard]] __device__ fragment load_codes(std::uint8_t const* p, index_t valid,
+                                               Decode const& decode) const noexcept {
+    fragment out;
+    if constexpr (Bits == 8) {
+      auto const raw = read(p, valid);
+      each([&](std::size_t k) { out[k] = at(k) < valid ? decode(std::int32_t{raw.element[k]}) : 0.0F; });
+    } else if constexpr (items == 1) {
+      std::uint8_t const both = at(0) < valid ? p[at(0) / 2] : std::uint8_t{};
+      out[0] = at(0) < valid ? decode(std::int32_t{at(0) % 2 == 0 ? both >> 4 : both & 0xF}) : 0.0F;
+    } else {
+      auto const raw = warp_tile<Size / 2>{}.read(p, code_bytes<4>(valid));
+      each([&](std::size_t k) {
+        std::uint8_t const both = raw.element[k / 2];
+        out[k] = at(k) < valid ? decode(std::int32_t{k % 2 == 0 ? both >> 4 : both & 0xF}) : 0.0F;
+      });
+    }
+    return out;
+  }
+  [[nodiscard]] __device__ fragment load_bytes(std::uint8_t const* p, index_t valid, float const* table,
+                                               float factor) const noexcept {
+    return load_codes<8>(p, valid, [&](std::int32_t q) { return factor * __ldg(table + q); });
+  }
+  template <int Bits, class Encode, class... More>
+  __device__ void store_codes(std::uint8_t* p, fragment const& f, index_t valid, Encode const& encode,
+                              More const&... more) const noexcept {
+    // What is behind the first elements has no part in their scale, and codecs need not bear it.
+    auto const code = [&](std::size_t k) {
+      return static_cast<std::uint8_t>(at(k) < valid ? encode(f[k], more[k]...) : 0);
+    };
+    if constexpr (Bits == 8) {
+      detail::lane_block<std::uint8_t, items> raw;
+      each([&](std::size_t k) { raw.element[k] = code(k); });
+      write(p, raw, valid);
+    } else if constexpr (items == 1) {
+      unsigned const mine = code(0), next = __shfl_down_sync(detail::whole_warp, mine, 1);
+      if (at(0) % 2 == 0 && at(0) < valid) p[at(0) / 2] = static_cast<std::uint8_t>(mine << 4 | next);
+    } else {
+      using half = warp_tile<Size / 2>;
+      detail::lane_block<std::uint8_t, half::items> raw;
+      half{}.each(
+          [&](std::size_t k) { raw.element[k] = static_cast<std::uint8_t>(code(2 * k) << 4 | code(2 * k + 1)); });
+      half{}.write(p, raw, code_bytes<4>(valid));
+    }
+  }
+  [[nodiscard]] __device__ fragment uniform_16(rng_key const& key, std::uint64_t first) const noexcept {
+    fragment out;
+    constexpr int together = items < 8 ? items : 8;  // of one block of random words
+#pragma unroll
+    for (int begin = 0; begin < items; begin += together) {
+      std::uint64_t const element = first + static_cast<std::uint64_t>(lane() * items + begin);
+      auto const words = random_block(key, element / 8);
+#pragma unroll
+      for (int k = 0; k < together; ++k) {
+        auto const within = static_cast<std::size_t>(items < 8 ? (element + static_cast<std::uint64_t>(k)) % 8
+                                                               : static_cast<std::uint64_t>(k));
+        // A word is chosen by comparing, because registers have no addresses.
+        std::uint32_t word = words[0];
+        word = within / 2 == 1 ? words[1] : word;
+        word = within / 2 == 2 ? words[2] : word;
+        word = within / 2 == 3 ? words[3] : word;
+        out[static_cast<std::size_t>(begin + k)] =
+            static_cast<float>(static_cast<std::int32_t>(word >> (within % 2 * 16) & 0xFFFFU)) * 0x1p-16F;
+      }
+    }
+    return out;
+  }
+  template <class F>
+  __device__ void once(F const& f) const noexcept {
+    if (lane() == 0) f();
+  }
+  /// *flag = 1, which others may do at the same time.
+  __device__ void raise(std::int32_t* flag) const noexcept {
+    if (lane() == 0) atomicExch(flag, 1);
+  }
+
+  // For tiles of other sizes.
+  template <class T>
+  [[nodiscard]] __device__ detail::lane_block<T, items> read(T const* p, index_t valid) const noexcept {
+    detail::lane_block<T, items> raw;
+    if (valid == size && raw.aligned(p)) raw.read(p + lane() * items);
+    else each([&](std::size_t k) { raw.element[k] = at(k) < valid ? p[at(k)] : T{}; });
+    return raw;
+  }
+  template <class T>
+  __device__ void write(T* p, detail::lane_block<T, items> const& raw, index_t valid) const noexcept {
+    if (valid == size && raw.aligned(p)) raw.write(p + lane() * items);
+    else
+      each([&](std::size_t k) {
+        if (at(k) < valid) p[at(k)] = raw.element[k];
+      });
+  }
+
+ private:
+  [[nodiscard]] __device__ static int lane() noexcept { return static_cast<int>(threadIdx.x) % detail::warp_size; }
+  /// Number of this lane's element k in the tile.
+  [[nodiscard]] __device__ static int at(std::size_t k) noexcept { return lane() * items + static_cast<int>(k); }
+  template <class T, class Op>
+  [[nodiscard]] __device__ static T across(T value, Op const& op) noexcept {
+#pragma unroll
+    for (int step = detail::warp_size / 2; step > 0; step /= 2)
+      value = op(value, __shfl_xor_sync(detail::whole_warp, value, step));
+    return value;
+  }
+};
+
+/// How kernels over tiles are launched on a device.
+struct launch_policy {
+  int threads;             ///< of a block
+  int blocks_a_processor;  ///< at most; what is more is done by the same blocks in turns
+};
+/// By compute capability (90: Hopper).
+[[nodiscard]] constexpr launch_policy launch_policy_of(int capability) noexcept {
+  return capability >= 90 ? launch_policy{256, 16} : launch_policy{256, 8};
+}
+
+namespace detail {
+
+/// body(tile, first, valid) for every tile of `count` elements, a warp each.
+template <int Size, class Body>
+__global__ void __launch_bounds__(256) run_tiles(index_t const count, Body const body) {
+  index_t const warps = index_t{gridDim.x} * (blockDim.x / warp_size);
+  index_t const mine = (index_t{blockIdx.x} * blockDim.x + threadIdx.x) / warp_size;
+  for (index_t first = mine * Size; first < count; first += warps * Size)
+    body(warp_tile<Size>{}, first, first + Size <= count ? index_t{Size} : count - first);
+}
+/// body(tile, line, first, valid) for every tile of every line.
+template <int Size, class Body>
+__global__ void __launch_bounds__(256) run_line_tiles(index_t const lines, index_t const length, Body const body) {
+  index_t const warps = index_t{gridDim.x} * (blockDim.x / warp_size), a_line = (length + Size - 1) / Size;
+  index_t const mine = (index_t{blockIdx.x} * blockDim.x + threadIdx.x) / warp_size;
+  for (index_t number = mine; number < lines * a_line; number += warps) {
+    index_t const line = number / a_line, first = number % a_line * Size;
+    body(warp_tile<Size>{}, line, first, first + Size <= length ? index_t{Size} : length - first);
+  }
+}
+
+/// Blocks for that many warps, by the policy of the executor's device.
+[[nodiscard]] inline unsigned blocks_for(cuda_executor const& exec, index_t warps) {
+  auto const policy = launch_policy_of(exec.capability());
+  index_t const a_block = policy.threads / warp_size, most = index_t{exec.processors()} * policy.blocks_a_processor;
+  return static_cast<unsigned>(std::min((warps + a_block - 1) / a_block, most));
+}
+template <int Size, class Body>
+void launch_warps(cuda_executor& exec, index_t count, Body const& body) {
+  if (count == 0) return;
+  auto const threads = static_cast<unsigned>(launch_policy_of(exec.capability()).threads);
+  run_tiles<Size><<<blocks_for(exec, (count + Size - 1) / Size), threads, 0, exec.stream()>>>(count, body);
+  cuda_executor::check_launch("a kernel over tiles");
+}
+template <int Size, class Body>
+void launch_line_warps(cuda_executor& exec, extents shape, Body const& body) {
+  if (shape.size() == 0) return;
+  auto const threads = static_cast<unsigned>(launch_policy_of(exec.capability()).threads);
+  index_t const tiles = shape.rows * ((shape.cols + Size - 1) / Size);
+  run_line_tiles<Size><<<blocks_for(exec, tiles), threads, 0, exec.stream()>>>(shape.rows, shape.cols, body);
+  cuda_executor::check_launch("a kernel over lines of tiles");
+}
+
+}  // namespace detail
+
+/// See the overloads for `host_executor`. A tile is run by one warp.
+template <class Body>
+void launch_tiles(cuda_executor& exec, index_t count, Body const& body) {
+  detail::launch_warps<256>(exec, count, body);
+}
+template <int Size, class Body>
+void launch_blocks(cuda_executor& exec, index_t count, Body const& body) {
+  static_assert(Size % 32 == 0 && Size >= 32 && Size <= 4096, "lowrank: blocks are multiples of 32 up to 4096");
+  detail::launch_warps<Size>(exec, count, body);
+}
+/// Four neighbouring elements in a lane: every access of a warp is one stretch of memory.
+template <class Body>
+void launch_elements(cuda_executor& exec, index_t count, Body const& body) {
+  detail::launch_warps<128>(exec, count, body);
+}
+template <int Size = host_tile::size, class Body>
+void launch_rows(cuda_executor& exec, extents shape, Body const& body) {
+  detail::launch_line_warps<Size>(exec, shape, body);
+}
+
+}  // namespace lowrank
