@@ -18,6 +18,7 @@ write_basic_package_version_file("${PROJECT_BINARY_DIR}/package/lowrank-config-v
                                  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES "${PROJECT_BINARY_DIR}/package/lowrank-config.cmake"
               "${PROJECT_BINARY_DIR}/package/lowrank-config-version.cmake" cmake/lowrank_blas.cmake
+              cmake/lowrank_cuda.cmake
         DESTINATION "${package_dir}")
 
 configure_file(cmake/lowrank.pc.in "${PROJECT_BINARY_DIR}/package/lowrank.pc" @ONLY)

@@ -1,8 +1,8 @@
 // What an optimizer step takes on this GPU, beside a copy of as many bytes on the same stream.
-// usage: step_bench [megabytes of the copy]
+// usage: step_bench [tf32]      products of fp32 matrices on tensor cores, operands rounded to 10 bits of mantissa
 #include <cstdio>
-#include <cstdlib>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "lowrank/lowrank.cuh"
@@ -65,6 +65,19 @@ void full_rank_step(lowrank::cuda_executor& exec, bench const& b, std::string co
   b.report(name, ms, bytes_each * static_cast<double>(shape.size()));
 }
 
+/// The same on bf16, rounded at random.
+template <class Optimizer>
+void full_rank_bf16(lowrank::cuda_executor& exec, bench const& b, std::string const& name, Optimizer const& optimizer,
+                    extents shape, double bytes_each) {
+  auto state = optimizer.init(exec, shape, 0);
+  auto const g = random_matrix(exec, shape, 2, 1e-3F);
+  lowrank::buffer<lowrank::bf16, device> w{shape.size()};
+  lowrank::bf16_weight<device> const weight{lowrank::row_major<device>(w.data(), shape)};
+  exec.reserve(optimizer.workspace_bytes(weight));
+  auto const ms = milliseconds(exec, 20, [&] { optimizer.step(exec, state, weight, g.view(), {}); });
+  b.report(name, ms, bytes_each * static_cast<double>(shape.size()));
+}
+
 /// A low-rank step between refreshes, and one that refreshes.
 template <class Optimizer, class Weight>
 void low_rank_step(lowrank::cuda_executor& exec, bench const& b, std::string const& name, Optimizer optimizer,
@@ -100,8 +113,10 @@ int main(int argc, char** argv) {
   cudaStream_t stream{};
   cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   {
-    lowrank::cuda_executor exec{{.stream = stream}};
-    index_t const copied = (argc > 1 ? std::atoll(argv[1]) : 1024) << 20;
+    bool const tf32 = argc > 1 && std::string_view{argv[1]} == "tf32";
+    lowrank::cuda_executor exec{
+        {.stream = stream, .products = tf32 ? lowrank::product_precision::tf32 : lowrank::product_precision::fp32}};
+    index_t const copied = index_t{1} << 30;
     lowrank::buffer<std::byte, device> from{copied}, to{copied};
     auto const copy = milliseconds(exec, 20, [&] {
       cudaMemcpyAsync(to.data(), from.data(), static_cast<std::size_t>(copied), cudaMemcpyDeviceToDevice, stream);
@@ -113,6 +128,10 @@ int main(int argc, char** argv) {
 
     extents const large{8192, 8192}, usual{4096, 4096}, wide{4096, 11008};
     full_rank_step(exec, b, "AdamW, fp32, 8192x8192 (28 B an element, guard 4)", lowrank::adamw{}, large, 32);
+    full_rank_bf16(exec, b, "AdamW, bf16 stochastic, 8192x8192 (24 B an element, guard 4)", lowrank::adamw{}, large,
+                   28);
+    full_rank_bf16(exec, b, "8-bit AdamW, bf16 stochastic, 8192x8192 (12.06, guard 4)", lowrank::adamw_8bit{}, large,
+                   16.06);
     full_rank_step(exec, b, "8-bit AdamW, 8192x8192 (16.06, guard 4)", lowrank::adamw_8bit{}, large, 20.06);
     full_rank_step(exec, b, "4-bit AdamW, 8192x8192 (14.06, guard 4)", lowrank::adamw_4bit{}, large, 18.06);
     full_rank_step(exec, b, "AdamW, fp32, 4096x4096", lowrank::adamw{}, usual, 32);
@@ -121,7 +140,8 @@ int main(int argc, char** argv) {
       for (index_t const rank : {128, 1024}) {
         auto const size = static_cast<double>(shape.size());
         auto const title = [&](std::string const& name) {
-          return name + " r=" + std::to_string(rank) + " " + std::to_string(shape.rows) + "x" + std::to_string(shape.cols);
+          return name + " r=" + std::to_string(rank) + " " + std::to_string(shape.rows) + "x" +
+                 std::to_string(shape.cols);
         };
         auto w = random_matrix(exec, shape, 1, 0.02F);
         lowrank::fp32_weight<device> const fp32{w.view()};
@@ -130,7 +150,8 @@ int main(int argc, char** argv) {
           return optimizer;
         };
         using lowrank::basis::warm_start;
-        low_rank_step(exec, b, title("GaLore AdamW fp32"), warm(lowrank::galore_adamw_with<warm_start>{}), fp32, 12 * size);
+        low_rank_step(exec, b, title("GaLore AdamW fp32"), warm(lowrank::galore_adamw_with<warm_start>{}), fp32,
+                      12 * size);
         lowrank::buffer<lowrank::bf16, device> half{shape.size()};
         auto const rows = lowrank::row_major<device>(half.data(), shape);
         lowrank::convert(exec, std::as_const(w).view(), rows);

@@ -53,7 +53,7 @@ class tile_cases {
       record.decay = 0.1F;
       auto on_machine = m.upload(std::vector<lowrank::step_record>{record});
       auto const r = lowrank::row_major<space>(gradient.data() + offset, shape);
-      auto const w = lowrank::row_major<space>(weight.data() + offset, shape);
+      lowrank::fp32_tiles const w{weight.data() + offset};
       rule.begin(exec, state, on_machine.data());
       if (which == pass::apply) rule.apply(exec, state, r, w, on_machine.data());
       else rule.update(exec, state, r, r, on_machine.data());
@@ -64,6 +64,23 @@ class tile_cases {
       if constexpr (lowrank::state_memory<std::remove_cvref_t<V>>)
         m.keep(out, "state " + std::string{name}, value.data(), value.size());
     });
+    return out;
+  }
+  /// A whole step on bf16 elements.
+  template <class Rule>
+  [[nodiscard]] static outcome run_narrow(M& m, Rule const& rule, index_t count, lowrank::weight_rounding rounding) {
+    std::vector<lowrank::bf16> begin;
+    for (float const x : heavy_tailed(count, 1, 0.1F)) begin.push_back(lowrank::to_bf16(x));
+    auto weight = m.upload(begin);
+    auto state = rule.init(m.exec, {1, count});
+    auto record = m.upload(std::vector<lowrank::step_record>{{.learning_rate = 1e-2F, .decay = 0.1F, .replays = 5}});
+    auto const gradient = m.upload(heavy_tailed(count, 2));
+    lowrank::bf16_weight<space> const view{lowrank::row_major<space>(weight.data(), {1, count}), rounding};
+    rule.begin(m.exec, state, record.data());
+    rule.apply(m.exec, state, lowrank::row_major<space>(gradient.data(), {1, count}),
+               view.tiles({.seed = 9, .step = 2, .tensor = 4}), record.data());
+    outcome out;
+    m.keep(out, "weight", reinterpret_cast<std::uint16_t const*>(weight.data()), count);
     return out;
   }
   void add_rules() {
@@ -81,6 +98,15 @@ class tile_cases {
       add_rule("fp8 adam", rule::adam_fp8{}, {8192}, which);
     }
     add_rule("adam with coupled decay", rule::adam{rule::adam_formula::torch_adam()}, {1000}, pass::apply);
+    for (auto const rounding : {lowrank::weight_rounding::nearest, lowrank::weight_rounding::stochastic})
+      for (index_t const count : {1, 255, 1000, 4099})
+        list_.push_back({sized(std::string{"adamw on bf16, "} +
+                                   (rounding == lowrank::weight_rounding::nearest ? "nearest" : "stochastic"),
+                               count),
+                         [=](M& m) { return run_narrow(m, lowrank::rule::adam{}, count, rounding); }});
+    list_.push_back({"8-bit adam on bf16", [](M& m) {
+                       return run_narrow(m, lowrank::rule::adam_8bit{}, 9001, lowrank::weight_rounding::stochastic);
+                     }});
     list_.push_back({"adamw on rows that no vector fits",
                      [](M& m) { return run_rule(m, lowrank::rule::adam{}, 1000, pass::apply, 1); }});
     list_.push_back({"8-bit adam on rows that no vector fits",

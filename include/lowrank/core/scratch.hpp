@@ -27,7 +27,8 @@ class scratch {
     if (bytes <= size_) return;
     require<state_error>(used_ == 0, "scratch::reserve", "must not be called while scratch is in use, ", used_,
                          " bytes are");
-    storage_ = buffer<std::byte, Space>{};
+    storage_ = buffer<std::byte, Space>{};  // first, so that old and new memory are never held at once
+    base_ = nullptr, size_ = 0;
     storage_ = buffer<std::byte, Space>{bytes};
     base_ = storage_.data(), size_ = storage_.size();
   }

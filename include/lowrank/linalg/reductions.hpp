@@ -53,21 +53,48 @@ LOWRANK_INLINE void add_squares(warp_ordered_sum& sum, float const* x, index_t s
   }
 }
 
-/// Rows of a matrix in at most 64 groups, chosen by shape alone.
+/// Rows of a matrix in at most 1024 groups of at least 4096 elements, chosen by shape alone: one for each warp of a device
+/// that reads as fast as it can.
 struct row_groups {
+  static constexpr index_t most = 1024;
   index_t rows, group;
 
   explicit constexpr row_groups(extents shape) noexcept
       : rows{shape.rows},
-        group{
-            std::max<index_t>((shape.rows + 63) / 64, shape.cols > 0 ? std::max<index_t>(16384 / shape.cols, 1) : 1)} {}
+        group{std::max<index_t>((shape.rows + most - 1) / most,
+                                shape.cols > 0 ? std::max<index_t>(4096 / shape.cols, 1) : 1)} {}
   [[nodiscard]] constexpr index_t count() const noexcept { return (rows + group - 1) / group; }
+  [[nodiscard]] constexpr index_t begin(index_t number) const noexcept { return number * group; }
+  [[nodiscard]] constexpr index_t end(index_t number) const noexcept { return std::min(rows, (number + 1) * group); }
 };
 
+/// Whether a matrix is summed column by column, because these are neighbours in memory; one column is summed as one row.
+template <class T, memory_space Space>
+[[nodiscard]] constexpr bool sums_down(matrix_view<T, Space> v) noexcept {
+  return v.rows > 1 && (v.cols <= 1 || v.row_stride < v.col_stride);
+}
 /// The orientation in which neighbours of a row are neighbours in memory; a matrix and its transpose come out the same.
-template <class T>
-[[nodiscard]] constexpr matrix_view<T> memory_order(matrix_view<T> v) noexcept {
-  return v.row_stride < v.col_stride && v.cols > 1 ? v.t() : v;
+template <class T, memory_space Space>
+[[nodiscard]] constexpr matrix_view<T, Space> memory_order(matrix_view<T, Space> v) noexcept {
+  return sums_down(v) ? v.t() : v;
+}
+
+/// *out = the sum of add(sum, i) over the rows i of each group, then of the groups.
+template <class Add>
+void sum_row_groups(host_executor& exec, extents shape, double* out, Add const& add) {
+  row_groups const groups{shape};
+  std::array<double, static_cast<std::size_t>(row_groups::most)> partial;
+  constexpr index_t together = 4;  // so that a task outweighs handing it over
+  exec.parallel((groups.count() + together - 1) / together, [&](index_t task) {
+    for (index_t number = task * together; number < std::min(groups.count(), (task + 1) * together); ++number) {
+      warp_ordered_sum sum;
+      for (index_t i = groups.begin(number); i < groups.end(number); ++i) add(sum, i);
+      partial[static_cast<std::size_t>(number)] = sum.total();
+    }
+  });
+  warp_ordered_sum total;
+  total.add_row(groups.count(), [&](index_t number) { return partial[static_cast<std::size_t>(number)]; });
+  *out = total.total();
 }
 
 }  // namespace detail
@@ -77,17 +104,9 @@ template <class T>
 /// Cost: reads A once; workspace 0.
 inline void squared_norm(host_executor& exec, matrix_view<float const> a, double* out) {
   auto const v = detail::memory_order(a);
-  detail::row_groups const groups{v.shape()};
-  std::array<double, 64> partial{};
-  exec.parallel(groups.count(), [&](index_t number) {
-    detail::warp_ordered_sum sum;
-    for (index_t i = number * groups.group; i < std::min(v.rows, (number + 1) * groups.group); ++i)
-      detail::add_squares(sum, v.data + i * v.row_stride, v.col_stride, v.cols);
-    partial[static_cast<std::size_t>(number)] = sum.total();
+  detail::sum_row_groups(exec, v.shape(), out, [=](detail::warp_ordered_sum& sum, index_t i) {
+    detail::add_squares(sum, v.data + i * v.row_stride, v.col_stride, v.cols);
   });
-  double total = 0;
-  for (double const part : partial) total += part;
-  *out = total;
 }
 
 /// use(i, mean of the squares of row i), in fp64, for every row; `use` runs where A lives. Any strides.
@@ -120,17 +139,10 @@ void row_mean_squares(host_executor& exec, matrix_view<float const> a, Use const
 inline void inner_product(host_executor& exec, matrix_view<float const> a, matrix_view<float const> b, double* out) {
   require<shape_error>(a.shape() == b.shape(), "inner_product", "needs equal shapes, got ", a.shape(), " and ",
                        b.shape());
-  detail::row_groups const groups{a.shape()};
-  std::array<double, 64> partial{};
-  exec.parallel(groups.count(), [&](index_t number) {
-    double sum = 0;
-    for (index_t i = number * groups.group; i < std::min(a.rows, (number + 1) * groups.group); ++i)
-      for (index_t j = 0; j < a.cols; ++j) sum += static_cast<double>(a(i, j)) * static_cast<double>(b(i, j));
-    partial[static_cast<std::size_t>(number)] = sum;
+  if (detail::sums_down(a)) a = a.t(), b = b.t();
+  detail::sum_row_groups(exec, a.shape(), out, [=](detail::warp_ordered_sum& sum, index_t i) {
+    sum.add_row(a.cols, [=](index_t j) { return static_cast<double>(a(i, j)) * static_cast<double>(b(i, j)); });
   });
-  double total = 0;
-  for (double const part : partial) total += part;
-  *out = total;
 }
 
 }  // namespace lowrank

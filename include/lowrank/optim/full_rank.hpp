@@ -89,11 +89,9 @@ struct full_rank {
     if (rule.needs_weight_rms()) detail::measure_weight(exec, weight, record);
     rule.begin(exec, s.rule, record);
     exec.single([=] LOWRANK_DEVICE { record->direction_scale = record->rate; });
-    if constexpr (!W::panels && requires { rule.apply(exec, s.rule, g, view_of<E>{}, record); }) {
-      auto const all = weight.open(exec, 0, s.weight.rows);
-      if (all.is_row_major() && g.is_row_major()) {
-        rule.apply(exec, s.rule, g, all, record);
-        weight.close(exec, 0, s.weight.rows, all, key_of(call, s), record);
+    if constexpr (requires { rule.apply(exec, s.rule, g, weight.tiles(rng_key{}), record); }) {
+      if (weight.packed() && g.is_row_major()) {
+        rule.apply(exec, s.rule, g, weight.tiles(key_of(call, s)), record);
         return counted(step_status::stepped);
       }
     }

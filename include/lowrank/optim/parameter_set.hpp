@@ -64,6 +64,7 @@ class parameter_set {
   /// Adds a parameter and makes its state. Throws: argument_error for a name that is taken or that no group matches.
   index_t add(E& exec, std::string name, any_weight<E> weight) {
     extents const shape = shape_of<E>(weight);
+    std::visit([&](auto const& w) { detail::check_pointers(exec, w, "parameter_set::add"); }, weight);
     require(names_.insert(name).second, "parameter_set::add", "the name \"", name, "\" is taken");
     auto const group =
         std::find_if(groups_.begin(), groups_.end(), [&](auto const& g) { return g.matches(name, shape); });
@@ -105,7 +106,8 @@ class parameter_set {
     require<shape_error>(static_cast<index_t>(gradients.size()) == size(), "parameter_set::step", "has ", size(),
                          " parameters, got ", gradients.size(), " gradients");
     check(options);
-    for (index_t i = 0; i < size(); ++i) check_shape(i, gradients[static_cast<std::size_t>(i)], "parameter_set::step");
+    for (index_t i = 0; i < size(); ++i)
+      check_gradient(exec, i, gradients[static_cast<std::size_t>(i)], "parameter_set::step");
     set_report report;
     float scale = options.grad_scale;
     if (options.clip_norm > 0) {
@@ -127,7 +129,7 @@ class parameter_set {
   step_status step_one(E& exec, index_t i, any_gradient<E> const& g, set_options const& options) {
     refuse_clipping(options, "parameter_set::step_one");
     auto& p = at(i);
-    check_shape(i, g, "parameter_set::step_one");
+    check_gradient(exec, i, g, "parameter_set::step_one");
     return p.optimizer->step(exec, p.weight, g, of(p, options, options.grad_scale));
   }
 
@@ -136,13 +138,13 @@ class parameter_set {
     require<shape_error>(static_cast<index_t>(gradients.size()) == size(), "parameter_set::accumulate", "has ", size(),
                          " parameters, got ", gradients.size(), " gradients");
     for (index_t i = 0; i < size(); ++i)
-      check_shape(i, gradients[static_cast<std::size_t>(i)], "parameter_set::accumulate");
+      check_gradient(exec, i, gradients[static_cast<std::size_t>(i)], "parameter_set::accumulate");
     for (index_t i = 0; i < size(); ++i) accumulate_one(exec, i, gradients[static_cast<std::size_t>(i)]);
   }
   void accumulate_one(E& exec, index_t i, any_gradient<E> const& g) {
     require<state_error>(batches_ == micro_batches::many, "parameter_set::accumulate",
                          "make the set with micro_batches::many");
-    check_shape(i, g, "parameter_set::accumulate");
+    check_gradient(exec, i, g, "parameter_set::accumulate");
     auto& p = at(i);
     if (p.optimizer->accumulates()) {
       p.optimizer->accumulate(exec, g);
@@ -214,9 +216,11 @@ class parameter_set {
     check(o);
     require(o.clip_norm == 0, caller, "cannot clip by the global norm of gradients it has not seen; pass a grad_scale");
   }
-  void check_shape(index_t i, any_gradient<E> const& g, char const* caller) const {
+  /// Of all gradients before any of them is looked at: a bad one must not stop a step half-way through the model.
+  void check_gradient(E& exec, index_t i, any_gradient<E> const& g, char const* caller) const {
     extents const given = std::visit([](auto const& gradient) { return gradient.shape(); }, g);
     require<shape_error>(given == shape(i), caller, "\"", at(i).name, "\" is ", shape(i), ", its gradient ", given);
+    std::visit([&](auto const& gradient) { detail::check_pointers(exec, gradient, caller); }, g);
   }
   [[nodiscard]] static step_options of(parameter const& p, set_options const& o, float scale) noexcept {
     return {static_cast<float>(static_cast<double>(o.learning_rate) * p.options.learning_rate_scale),

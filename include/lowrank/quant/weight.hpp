@@ -7,6 +7,7 @@
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/core/step_record.hpp"
 #include "lowrank/linalg/elementwise.hpp"
+#include "lowrank/tile/tile.hpp"
 
 namespace lowrank {
 
@@ -21,6 +22,22 @@ concept weight_view = executor<E> &&
   { w.row_quantum() } -> std::same_as<index_t>;
   { w.open(exec, row, row) } -> std::same_as<view_of<E>>;
   w.close(exec, row, row, panel, key, record);
+};
+
+/// Packed weights as tile bodies see them: `load` gives a tile in fp32, `store` puts it back in the weight's own format.
+struct fp32_tiles {
+  static constexpr bool narrow = false;
+  float* data;
+
+  template <class Tile>
+  [[nodiscard]] LOWRANK_HD auto load(Tile tile, index_t first, index_t valid) const noexcept {
+    return tile.load(data + first, valid);
+  }
+  template <class Tile>
+  LOWRANK_HD void store(Tile tile, typename Tile::fragment const& f, index_t first, index_t valid,
+                        step_record const&) const noexcept {
+    tile.store(data + first, f, valid);
+  }
 };
 
 /// fp32 in place. Any strides.
@@ -39,6 +56,9 @@ struct fp32_weight {
   }
   template <executor E>
   void close(E&, index_t, index_t, view_of<E>, rng_key, step_record const*) const {}
+  /// Whether `tiles` may be asked for: elements follow each other in memory.
+  [[nodiscard]] bool packed() const noexcept { return values.is_row_major(); }
+  [[nodiscard]] fp32_tiles tiles(rng_key const&) const noexcept { return fp32_tiles{values.data}; }
 };
 
 /// Nearest even, or stochastic: up or down with the probability that makes the mean exact, so that updates far below
@@ -55,6 +75,41 @@ void store_panel(host_executor& exec, matrix_view<float const> panel, step_recor
   });
 }
 
+struct bf16_tiles {
+  static constexpr bool narrow = true;
+  bf16* data;
+  rng_key key;
+  weight_rounding rounding;
+
+  template <class Tile>
+  [[nodiscard]] LOWRANK_HD auto load(Tile tile, index_t first, index_t valid) const noexcept {
+    return tile.load(data + first, valid);
+  }
+  template <class Tile>
+  LOWRANK_HD void store(Tile tile, typename Tile::fragment const& f, index_t first, index_t valid,
+                        step_record const& record) const noexcept {
+    if (rounding == weight_rounding::nearest) tile.store(data + first, f, valid);
+    else tile.store_stochastic(data + first, f, valid, key.later(record.replays), static_cast<std::uint64_t>(first));
+  }
+};
+template <class T>
+struct master_tiles {
+  static constexpr bool narrow = true;
+  T* values;
+  float* master;
+
+  template <class Tile>
+  [[nodiscard]] LOWRANK_HD auto load(Tile tile, index_t first, index_t valid) const noexcept {
+    return tile.load(master + first, valid);
+  }
+  template <class Tile>
+  LOWRANK_HD void store(Tile tile, typename Tile::fragment const& f, index_t first, index_t valid,
+                        step_record const&) const noexcept {
+    tile.store(master + first, f, valid);
+    tile.store(values + first, f, valid);
+  }
+};
+
 /// bf16 alone. Rounding is keyed by (seed, step, tensor, element i cols + j): the same for any number of threads.
 /// fp16 has too few small numbers to train in; it needs a master.
 template <memory_space Space = host_space>
@@ -66,7 +121,7 @@ struct bf16_weight {
   weight_rounding rounding{weight_rounding::stochastic};
 
   [[nodiscard]] extents shape() const noexcept { return values.shape(); }
-  [[nodiscard]] index_t row_quantum() const noexcept { return 1; }
+  [[nodiscard]] index_t row_quantum() const noexcept { return 8; }
   template <executor E>
   [[nodiscard]] view_of<E> open(E& exec, index_t begin, index_t end) const {
     auto const panel = take_matrix(exec, {end - begin, values.cols});
@@ -75,6 +130,16 @@ struct bf16_weight {
   }
   template <executor E>
   void close(E& exec, index_t begin, index_t end, view_of<E> panel, rng_key key, step_record const* record) const {
+    if (packed() && panel.is_row_major() && begin * values.cols % 8 == 0) {
+      // Eight neighbours share a block of random words.
+      launch_tiles(exec, panel.size(),
+                   [to = tiles(key), from = panel.data, record, offset = begin * values.cols] LOWRANK_DEVICE(
+                       auto tile, index_t first, index_t valid) {
+                     if (record->skip == 0)
+                       to.store(tile, tile.load(from + first, valid), offset + first, valid, *record);
+                   });
+      return;
+    }
     key.purpose = rng_purpose::rounding;
     store_panel(exec, panel, record,
                 [out = values.row_range(begin, end), key, begin, mode = rounding, record] LOWRANK_DEVICE(
@@ -84,6 +149,11 @@ struct bf16_weight {
                                   ? to_bf16(value)
                                   : to_bf16_stochastic(value, random_16(key.later(record->replays), element));
                 });
+  }
+  [[nodiscard]] bool packed() const noexcept { return values.is_row_major(); }
+  [[nodiscard]] bf16_tiles tiles(rng_key key) const noexcept {
+    key.purpose = rng_purpose::rounding;
+    return bf16_tiles{values.data, key, rounding};
   }
 };
 
@@ -108,6 +178,10 @@ struct master_weight {
                 [out = values.row_range(begin, end)] LOWRANK_DEVICE(index_t i, index_t j, float value) {
                   out(i, j) = from_float<T>(value);
                 });
+  }
+  [[nodiscard]] bool packed() const noexcept { return values.is_row_major() && master.is_row_major(); }
+  [[nodiscard]] master_tiles<T> tiles(rng_key const&) const noexcept {
+    return master_tiles<T>{values.data, master.data};
   }
 };
 

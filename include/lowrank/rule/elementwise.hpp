@@ -77,7 +77,7 @@ struct elementwise : Formula {
   template <executor E>
   void update(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> n, step_record const* record) const {
     auto const open = handles(s);
-    launch(
+    launch<false>(
         exec, r.size(),
         [=, c = s.scalars.data(), from = r.data, to = n.data] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
           auto g = tile.load(from + first, valid);
@@ -85,25 +85,26 @@ struct elementwise : Formula {
           tile.store(to + first, g, valid);
         });
   }
-  /// The whole step of a packed full-rank weight in one pass: W <- keep W + down X, X = rate N.
+  /// The whole step of a packed full-rank weight in one pass: W <- keep W + down X, X = rate N. `weight` gives and takes
+  /// tiles of W (quant/weight.hpp).
   /// Cost: for fp32 and two moments 28 bytes an element.
-  template <executor E>
-  void apply(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> w, step_record const* record) const {
+  template <executor E, class Tiles>
+  void apply(E& exec, state<typename E::space>& s, const_view_of<E> r, Tiles weight, step_record const* record) const {
     auto const open = handles(s);
     bool const coupled = this->decay == decay_order::coupled;
-    launch(
+    launch<Tiles::narrow>(
         exec, r.size(),
-        [=, c = s.scalars.data(), from = r.data, to = w.data] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
+        [=, c = s.scalars.data(), from = r.data] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
           if (record->skip != 0) return;
           using real = typename decltype(tile)::real;
           auto g = tile.load(from + first, valid);
-          auto weight = tile.load(to + first, valid);
+          auto w = weight.load(tile, first, valid);
           real const in{record->grad_scale}, pull{record->decay};
-          if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, weight[k], in * g[k]); });
+          if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, w[k], in * g[k]); });
           turn(tile, g, coupled ? 1.0F : record->grad_scale, open, *c, *record, first, valid);
           real const keep{record->keep}, down{record->down};
-          tile.each([&](auto k) { weight[k] = fused_multiply_add(down, g[k], keep * weight[k]); });
-          tile.store(to + first, weight, valid);
+          tile.each([&](auto k) { w[k] = fused_multiply_add(down, g[k], keep * w[k]); });
+          weight.store(tile, w, first, valid, *record);
         });
   }
   template <executor E>
@@ -119,9 +120,11 @@ struct elementwise : Formula {
     if constexpr (moments_are_listed) return Formula::moment_orders[k];
     else return moment_order::first;
   }
-  template <executor E, class Body>
+  /// Narrow weights want more elements together: an access of a lane then is as long as for wide ones.
+  template <bool Narrow, executor E, class Body>
   static void launch(E& exec, index_t count, Body const& body) {
     if constexpr (Moment::blockwise) launch_blocks<Moment::block>(exec, count, body);
+    else if constexpr (Narrow) launch_tiles(exec, count, body);
     else launch_elements(exec, count, body);
   }
   template <memory_space S>

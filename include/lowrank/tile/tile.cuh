@@ -169,26 +169,17 @@ struct warp_tile {
     }
   }
   [[nodiscard]] __device__ fragment uniform_16(rng_key const& key, std::uint64_t first) const noexcept {
+    auto const bits = random_16_of(key, first);
     fragment out;
-    constexpr int together = items < 8 ? items : 8;  // of one block of random words
-#pragma unroll
-    for (int begin = 0; begin < items; begin += together) {
-      std::uint64_t const element = first + static_cast<std::uint64_t>(lane() * items + begin);
-      auto const words = random_block(key, element / 8);
-#pragma unroll
-      for (int k = 0; k < together; ++k) {
-        auto const within = static_cast<std::size_t>(items < 8 ? (element + static_cast<std::uint64_t>(k)) % 8
-                                                               : static_cast<std::uint64_t>(k));
-        // A word is chosen by comparing, because registers have no addresses.
-        std::uint32_t word = words[0];
-        word = within / 2 == 1 ? words[1] : word;
-        word = within / 2 == 2 ? words[2] : word;
-        word = within / 2 == 3 ? words[3] : word;
-        out[static_cast<std::size_t>(begin + k)] =
-            static_cast<float>(static_cast<std::int32_t>(word >> (within % 2 * 16) & 0xFFFFU)) * 0x1p-16F;
-      }
-    }
+    each([&](std::size_t k) { out[k] = static_cast<float>(static_cast<std::int32_t>(bits[k])) * 0x1p-16F; });
     return out;
+  }
+  __device__ void store_stochastic(bf16* p, fragment const& f, index_t valid, rng_key const& key,
+                                   std::uint64_t first) const noexcept {
+    auto const bits = random_16_of(key, first);
+    detail::lane_block<bf16, items> raw;
+    each([&](std::size_t k) { raw.element[k] = to_bf16_stochastic(f[k], bits[k]); });
+    write(p, raw, valid);
   }
   template <class F>
   __device__ void once(F const& f) const noexcept {
@@ -217,6 +208,29 @@ struct warp_tile {
   }
 
  private:
+  /// random_16(key, first + i) for the elements of this lane. `first` is a multiple of 8.
+  [[nodiscard]] __device__ static std::array<std::uint32_t, static_cast<std::size_t>(items)> random_16_of(
+      rng_key const& key, std::uint64_t first) noexcept {
+    std::array<std::uint32_t, static_cast<std::size_t>(items)> out;
+    constexpr int together = items < 8 ? items : 8;  // of one block of random words
+#pragma unroll
+    for (int begin = 0; begin < items; begin += together) {
+      std::uint64_t const element = first + static_cast<std::uint64_t>(lane() * items + begin);
+      auto const words = random_block(key, element / 8);
+#pragma unroll
+      for (int k = 0; k < together; ++k) {
+        auto const within =
+            items < 8 ? static_cast<unsigned>(element + static_cast<std::uint64_t>(k)) % 8 : static_cast<unsigned>(k);
+        // A word is chosen by comparing, because registers have no addresses.
+        std::uint32_t word = words[0];
+        word = within / 2 == 1 ? words[1] : word;
+        word = within / 2 == 2 ? words[2] : word;
+        word = within / 2 == 3 ? words[3] : word;
+        out[static_cast<std::size_t>(begin + k)] = word >> (within % 2 * 16) & 0xFFFFU;
+      }
+    }
+    return out;
+  }
   [[nodiscard]] __device__ static int lane() noexcept { return static_cast<int>(threadIdx.x) % detail::warp_size; }
   /// Number of this lane's element k in the tile.
   [[nodiscard]] __device__ static int at(std::size_t k) noexcept { return lane() * items + static_cast<int>(k); }

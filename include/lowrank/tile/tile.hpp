@@ -204,20 +204,22 @@ struct basic_host_tile {
   }
   /// Uniform numbers k / 65536, k from `random_16(key, first + i)`. `first` is a multiple of 8.
   [[nodiscard]] LOWRANK_INLINE fragment uniform_16(rng_key const& key, std::uint64_t first) const noexcept {
-    constexpr std::size_t lanes = detail::wide_words::count;
-    constexpr std::size_t blocks =
-        (size / 8 + lanes - 1) / lanes * lanes;  // what a small tile leaves over is not looked at
-    alignas(64) std::array<std::uint32_t, 4 * blocks> words;
-    random_words<blocks>(key, first / 8, words);
-    alignas(64) std::array<std::uint16_t, size> halves;
-    std::memcpy(halves.data(), words.data(), sizeof halves);
-    if constexpr (std::endian::native == std::endian::big)
-      for (std::size_t i = 0; i < size; i += 2) std::swap(halves[i], halves[i + 1]);
+    auto const halves = random_halves(key, first);
     alignas(64) std::array<float, size> wide;
     for (std::size_t i = 0; i < size; ++i) wide[i] = static_cast<float>(std::int32_t{halves[i]}) * 0x1p-16F;
     fragment out;
     std::memcpy(&out, wide.data(), sizeof out);
     return out;
+  }
+  /// Writes the first `valid` elements, rounded at random so that the mean is exact: element i takes
+  /// `random_16(key, first + i)`. `first` is a multiple of 8.
+  LOWRANK_INLINE void store_stochastic(bf16* p, fragment const& f, index_t valid, rng_key const& key,
+                                       std::uint64_t first) const noexcept {
+    auto const halves = random_halves(key, first);
+    alignas(64) std::array<float, size> wide;
+    std::memcpy(wide.data(), &f, sizeof f);
+    for (index_t i = 0; i < valid; ++i)
+      p[i] = to_bf16_stochastic(wide[static_cast<std::size_t>(i)], halves[static_cast<std::size_t>(i)]);
   }
   /// f() by one of those who run this tile: for what a block has once.
   template <class F>
@@ -230,6 +232,20 @@ struct basic_host_tile {
   }
 
  private:
+  /// random_16(key, first + i) for every element of a tile.
+  [[nodiscard]] LOWRANK_INLINE static std::array<std::uint16_t, size> random_halves(rng_key const& key,
+                                                                                    std::uint64_t first) noexcept {
+    constexpr std::size_t lanes = detail::wide_words::count;
+    constexpr std::size_t blocks =
+        (size / 8 + lanes - 1) / lanes * lanes;  // what a small tile leaves over is not looked at
+    alignas(64) std::array<std::uint32_t, 4 * blocks> words;
+    random_words<blocks>(key, first / 8, words);
+    alignas(64) std::array<std::uint16_t, size> halves;
+    std::memcpy(halves.data(), words.data(), sizeof halves);
+    if constexpr (std::endian::native == std::endian::big)
+      for (std::size_t i = 0; i < size; i += 2) std::swap(halves[i], halves[i + 1]);
+    return halves;
+  }
   /// f with zeros behind its first `valid` elements.
   [[nodiscard]] static fragment first_of(fragment const& f, index_t valid) noexcept {
     alignas(64) std::array<float, size> wide;

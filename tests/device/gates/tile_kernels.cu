@@ -18,7 +18,10 @@ void instantiate_rule(cuda_executor& exec, device_matrix r, device_matrix w, ste
   auto state = rule.init(exec, r.shape());
   rule.begin(exec, state, record);
   rule.update(exec, state, r, w, record);
-  if constexpr (requires { rule.apply(exec, state, r, w, record); }) rule.apply(exec, state, r, w, record);
+  if constexpr (requires { rule.apply(exec, state, r, fp32_tiles{w.data}, record); }) {
+    rule.apply(exec, state, r, fp32_tiles{w.data}, record);
+    rule.apply(exec, state, r, bf16_tiles{reinterpret_cast<bf16*>(w.data), {}, weight_rounding::stochastic}, record);
+  }
   rule.reset(exec, state);
 }
 template <class Codec, int Block>

@@ -75,20 +75,22 @@ class algorithm_cases : public linalg_cases<M> {
           return out;
         });
     }
-    add_seen(how, name + " of NaN", [=](M& m) {
-      findings out;
-      auto values = heavy_tailed(shape.size(), 1);
-      values[77] = std::numeric_limits<float>::quiet_NaN();
-      put y{m, shape, layout::by_rows, values};
-      auto const report = m.upload(std::vector<lowrank::orthonormal_report>(1));
-      policy(m.exec, y.view(), {.seed = 3}, const_cast<lowrank::orthonormal_report*>(report.data()));
-      out.close["failed"] = {{double(m.download(report.data(), 1).front().failed != 0)}, 0, 1};
-      return out;
-    });
+    if (how == sight::looking)
+      add_seen(how, name + " of NaN", [=](M& m) {
+        findings out;
+        auto values = heavy_tailed(shape.size(), 1);
+        values[77] = std::numeric_limits<float>::quiet_NaN();
+        put y{m, shape, layout::by_rows, values};
+        auto const report = m.upload(std::vector<lowrank::orthonormal_report>(1));
+        policy(m.exec, y.view(), {.seed = 3}, const_cast<lowrank::orthonormal_report*>(report.data()));
+        out.close["failed"] = {{double(m.download(report.data(), 1).front().failed != 0)}, 0, 1};
+        return out;
+      });
   }
 
   /// How good a basis is: orthonormal, and what share of the energy it captures, within `loss`.
-  static void judge(M& m, findings& out, std::string const& name, put& q, extents shape, lowrank::matrix<float> const& g, double loss) {
+  static void judge(M& m, findings& out, std::string const& name, put& q, extents shape,
+                    lowrank::matrix<float> const& g, double loss) {
     auto const basis = host_matrix(q.elements(m), shape);
     out.close[name + ": departure"] = {{departure_from_orthonormal(basis.view())}, rounding * 4, 1};
     out.close[name + ": captured"] = {{captured_energy(basis.view(), g.view())}, loss};
@@ -102,14 +104,14 @@ class algorithm_cases : public linalg_cases<M> {
       std::vector<double> values;
       double loss;
     };
-    for (auto const& one : {spectrum{"a steep spectrum", geometric(70, 1e9), 1e-5}, spectrum{"a flat spectrum", power_law(70, 0.4), 2e-2},
-                            spectrum{"rank 5", power_law(5, 0.3), 1e-6}, spectrum{"1e-15", {1e-15, 1e-16, 1e-17}, 1e-5}}) {
+    for (auto const& one :
+         {spectrum{"a steep spectrum", geometric(70, 1e9), 1e-5}, spectrum{"a flat spectrum", power_law(70, 0.4), 2e-2},
+          spectrum{"rank 5", power_law(5, 0.3), 1e-6}, spectrum{"1e-15", {1e-15, 1e-16, 1e-17}, 1e-5}}) {
       auto const g = with_spectrum(shape, one.values, 8);
       std::vector<float> const values(g.data(), g.data() + shape.size());
       for (auto const where : {layout::by_rows, layout::by_columns})
-        add_seen(how, "ranges of " + one.name + " " + name_of(where), [=, loss = one.loss](M& m) {
-          return run_ranges(m, values, shape, r, where, loss);
-        });
+        add_seen(how, "ranges of " + one.name + " " + name_of(where),
+                 [=, loss = one.loss](M& m) { return run_ranges(m, values, shape, r, where, loss); });
     }
     add_seen(how, "ranges of a factored gradient", [=](M& m) {
       findings out;
@@ -142,11 +144,13 @@ class algorithm_cases : public linalg_cases<M> {
       auto* const seen = const_cast<lowrank::range_report*>(report.data());
       lowrank::find_range(m.exec, constant(g.view()), q.view(), {}, {.seed = 4}, seen);
       lowrank::warm_range(m.exec, constant(g.view()), constant(p.view()), q.view(), {}, {.seed = 4}, seen + 1);
-      for (auto const& each : m.download(report.data(), 2)) out.close["failed"].values.push_back(double(each.failed != 0));
+      for (auto const& each : m.download(report.data(), 2))
+        out.close["failed"].values.push_back(double(each.failed != 0));
       return out;
     });
   }
-  [[nodiscard]] static findings run_ranges(M& m, std::vector<float> const& values, extents shape, index_t r, layout where, double loss) {
+  [[nodiscard]] static findings run_ranges(M& m, std::vector<float> const& values, extents shape, index_t r,
+                                           layout where, double loss) {
     using namespace lowrank;
     findings out;
     auto const formed = host_matrix(values, shape);
@@ -165,7 +169,8 @@ class algorithm_cases : public linalg_cases<M> {
     find_range(m.exec, gradient, q.view(), {.power_iterations = 2}, key, report, energies.data());
     judged("find_range", q, loss);
     out.close["energies"] = {m.download(energies.data(), r), loss};
-    find_range(m.exec, gradient, q.view(), {.sketch = sketch_kind::gaussian, .space = search_space::every_block}, key, report);
+    find_range(m.exec, gradient, q.view(), {.sketch = sketch_kind::gaussian, .space = search_space::every_block}, key,
+               report);
     judged("block Krylov", q, loss);
     find_range_by_gram(m.exec, gradient, q.view(), {}, key, report);
     judged("by Gram, eigenvectors", q, loss);
@@ -175,9 +180,11 @@ class algorithm_cases : public linalg_cases<M> {
     judged("sketch_range", p, 20 * loss);
     warm_range(m.exec, gradient, constant(p.view()), q.view(), {.fresh = 4, .passes = 2}, key, report);
     judged("warm_range, fresh columns", q, 2 * loss);
-    warm_range(m.exec, gradient, constant(p.view()), q.view(), {.order = column_order::by_energy, .align = alignment::nearest_frame}, key, report);
+    warm_range(m.exec, gradient, constant(p.view()), q.view(),
+               {.order = column_order::by_energy, .align = alignment::nearest_frame}, key, report);
     judged("warm_range, nearest frame", q, 4 * loss);
-    warm_range(m.exec, gradient, constant(p.view()), q.view(), {.align = alignment::signs, .retained = 1e-4F}, key, report);
+    warm_range(m.exec, gradient, constant(p.view()), q.view(), {.align = alignment::signs, .retained = 1e-4F}, key,
+               report);
     judged("warm_range, signs", q, 4 * loss);
     randomized_svd(m.exec, gradient, r, {q.view(), energies.data(), v.view()}, {.power_iterations = 2}, key, report);
     judged("randomized_svd", q, loss);
@@ -185,16 +192,18 @@ class algorithm_cases : public linalg_cases<M> {
 
     auto const adaptive = m.upload(std::vector<adaptive_report>(1));
     put wide{m, {shape.rows, 70}};
-    find_adaptive_range(m.exec, gradient, wide.view(), {.tolerance = 0.2, .block = 4}, key, const_cast<adaptive_report*>(adaptive.data()));
+    find_adaptive_range(m.exec, gradient, wide.view(), {.tolerance = 0.2, .block = 4}, key,
+                        const_cast<adaptive_report*>(adaptive.data()));
     auto const seen = m.download(adaptive.data(), 1).front();
-    out.close["adaptive rank"] = {{double(seen.rank)}, 1, 1};
+    out.close["adaptive rank"] = {{double(seen.rank)}, 3, 1};  // who cannot look searches more than it needs
     out.close["adaptive energy"] = {{seen.energy}, 1e-12};
     out.close["adaptive reached"] = {{double(seen.reached)}, 0, 1};
 
     put mean{m, {r, r}}, next{m, {r, r}};
     auto const exponents = m.upload(std::vector<std::int64_t>(2));
     auto* const exponent = const_cast<std::int64_t*>(exponents.data());
-    tracked_range(m.exec, gradient, constant(p.view()), {mean.view(), exponent}, q.view(), {next.view(), exponent + 1}, {}, key, report);
+    tracked_range(m.exec, gradient, constant(p.view()), {mean.view(), exponent}, q.view(), {next.view(), exponent + 1},
+                  {}, key, report);
     judged("tracked_range", q, 4 * loss);
     out.close["tracked exponent"] = {{double(m.download(exponents.data(), 2)[1])}, 0, 1};
     return out;

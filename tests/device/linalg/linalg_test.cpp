@@ -68,11 +68,24 @@ TEST_SUITE("device linalg") {
   TEST_CASE("primitives") { compare(host_primitives(), device_primitives()); }
   TEST_CASE("factorizations") { compare(host_factorizations(), device_factorizations()); }
   TEST_CASE("algorithms") { compare(host_algorithms(), device_algorithms()); }
+  TEST_CASE("a captured graph computes the same on new numbers") {
+    auto const replays = device_replays();
+    REQUIRE(replays.size() == 2);
+    for (auto const& [captured, direct] : replays) CHECK(captured == direct);
+    CHECK(replays[0].direct != replays[1].direct);
+  }
   TEST_CASE("what does not fit is refused by name") {
     auto const said = device_refusals();
-    char const* const expected[]{"copy: needs equal shapes, got 4x4 and 5x4", "multiply: needs m x k times k x n", "needs A with neighbouring",
-                                 "needs B with neighbouring", "needs C with neighbouring", "gram: needs an l x l result", "factor_cholesky: needs a square",
-                                 "invert_lower: needs neighbouring", "exact_svd: needs u of 5x4", "householder_qr: needs q of 5x4"};
+    char const* const expected[]{"copy: needs equal shapes, got 4x4 and 5x4",
+                                 "multiply: needs m x k times k x n",
+                                 "needs A with neighbouring",
+                                 "needs B with neighbouring",
+                                 "needs C with neighbouring",
+                                 "gram: needs an l x l result",
+                                 "factor_cholesky: needs a square",
+                                 "invert_lower: needs neighbouring",
+                                 "exact_svd: needs u of 5x4",
+                                 "householder_qr: needs q of 5x4"};
     REQUIRE(said.size() == std::size(expected));
     for (std::size_t i = 0; i < said.size(); ++i) {
       CAPTURE(said[i]);

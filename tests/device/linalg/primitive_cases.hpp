@@ -16,7 +16,8 @@ inline constexpr float infinity = std::numeric_limits<float>::infinity();
 inline constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
 inline std::vector<lowrank::extents> const& odd_shapes() {
-  static std::vector<lowrank::extents> const shapes{{1, 1}, {1, 70}, {41, 1}, {33, 65}, {257, 129}, {7, 1030}, {600, 5}};
+  static std::vector<lowrank::extents> const shapes{{1, 1},     {1, 70},   {41, 1},  {33, 65},
+                                                    {257, 129}, {7, 1030}, {600, 5}, {64, 256}};
   return shapes;
 }
 template <class T>
@@ -55,6 +56,7 @@ class primitive_cases : public linalg_cases<M> {
         add_reductions(shape, how, where);
         add_columns(shape, how, where);
       }
+    add_reductions({2100, 2048}, layout::by_rows, ", as many groups of rows as there may be");
     add_special_values();
     add_squares();
     add_products();
@@ -174,12 +176,16 @@ class primitive_cases : public linalg_cases<M> {
   void add_special_values() {
     extents const shape{5, 12};
     float const subnormal = 1e-42F, largest = std::numeric_limits<float>::max();
-    std::vector<float> const values{
-        0,  -0.0F, 1,  -1, 2, subnormal,  largest,  not_a_number, infinity,  -infinity, 1e-30F, 3,   //
-        0,  -0.0F, -1, 1,  2, -subnormal, -largest, 1,            1,         1,         2e-30F, -3,  //
-        0,  0,     1,  1,  2, subnormal,  largest,  -3,           -infinity, 2,         0,      3,   //
-        0,  0,     -1, -1, 2, 0,          0,        2,            5,         3,         0,      -7,  //
-        -0.0F, 0,  1,  1,  2, 0,          1,        1,            1,         4,         0,      7};
+    std::vector<float> const values{0,         -0.0F,     1,      -1, 2, subnormal,  largest,  not_a_number,
+                                    infinity,  -infinity, 1e-30F, 3,  //
+                                    0,         -0.0F,     -1,     1,  2, -subnormal, -largest, 1,
+                                    1,         1,         2e-30F, -3,  //
+                                    0,         0,         1,      1,  2, subnormal,  largest,  -3,
+                                    -infinity, 2,         0,      3,  //
+                                    0,         0,         -1,     -1, 2, 0,          0,        2,
+                                    5,         3,         0,      -7,  //
+                                    -0.0F,     0,         1,      1,  2, 0,          1,        1,
+                                    1,         4,         0,      7};
     for (auto const how : all_layouts)
       this->add("special values " + name_of(how), [=](M& m) {
         findings out;
@@ -249,11 +255,13 @@ class primitive_cases : public linalg_cases<M> {
     struct sizes {
       index_t m, k, n;
     };
-    for (auto const size : {sizes{1, 1, 1}, sizes{5, 1, 9}, sizes{1, 40, 1}, sizes{33, 65, 17}, sizes{4, 0, 6}, sizes{0, 3, 2}, sizes{130, 70, 1}})
+    for (auto const size : {sizes{1, 1, 1}, sizes{5, 1, 9}, sizes{1, 40, 1}, sizes{33, 65, 17}, sizes{4, 0, 6},
+                            sizes{0, 3, 2}, sizes{130, 70, 1}})
       for (auto const of_a : product_layouts)
         for (auto const of_b : product_layouts)
           for (auto const of_c : product_layouts) {
-            auto const name = name_of(extents{size.m, size.k}) + " " + name_of(of_a) + " times " + name_of(of_b) + " into " + std::to_string(size.n) + " columns " + name_of(of_c);
+            auto const name = name_of(extents{size.m, size.k}) + " " + name_of(of_a) + " times " + name_of(of_b) +
+                              " into " + std::to_string(size.n) + " columns " + name_of(of_c);
             this->add(name, [=](M& m) { return run_product(m, size.m, size.k, size.n, of_a, of_b, of_c); });
           }
     for (auto const how : product_layouts)
@@ -261,7 +269,10 @@ class primitive_cases : public linalg_cases<M> {
         this->add("Gram of " + name_of(shape) + " " + name_of(how), [=](M& m) {
           findings out;
           put<float> y{m, shape, how, heavy_tailed(shape.size(), 12)};
-          put<double> c{m, {shape.cols, shape.cols}, layout::inside, std::vector<double>(static_cast<std::size_t>(shape.cols * shape.cols), 1e300)};
+          put<double> c{m,
+                        {shape.cols, shape.cols},
+                        layout::inside,
+                        std::vector<double>(static_cast<std::size_t>(shape.cols * shape.cols), 1e300)};
           gram(m.exec, constant<float>(y.view()), c.view());
           c.keep_close(m, out, "wide", 1e-13);
           gram_mixed(m.exec, constant<float>(y.view()), c.view());
@@ -269,13 +280,17 @@ class primitive_cases : public linalg_cases<M> {
           return out;
         });
   }
-  [[nodiscard]] static findings run_product(M& m, index_t rows, index_t depth, index_t cols, layout of_a, layout of_b, layout of_c) {
+  [[nodiscard]] static findings run_product(M& m, index_t rows, index_t depth, index_t cols, layout of_a, layout of_b,
+                                            layout of_c) {
     findings out;
     extents const left{rows, depth}, right{depth, cols}, shape{rows, cols};
-    auto const a_values = heavy_tailed(left.size(), 13), b_values = heavy_tailed(right.size(), 14), c_values = heavy_tailed(shape.size(), 15);
+    auto const a_values = heavy_tailed(left.size(), 13), b_values = heavy_tailed(right.size(), 14),
+               c_values = heavy_tailed(shape.size(), 15);
     std::vector<float> const nothing(c_values.size(), not_a_number);
-    put<float> a{m, left, of_a, a_values}, b{m, right, of_b, b_values}, c{m, shape, of_c, c_values}, d{m, shape, of_c, nothing};
-    put<double> wide_a{m, left, of_a, as<double>(a_values)}, wide_b{m, right, of_b, as<double>(b_values)}, wide_c{m, shape, of_c, as<double>(c_values)};
+    put<float> a{m, left, of_a, a_values}, b{m, right, of_b, b_values}, c{m, shape, of_c, c_values},
+        d{m, shape, of_c, nothing};
+    put<double> wide_a{m, left, of_a, as<double>(a_values)}, wide_b{m, right, of_b, as<double>(b_values)},
+        wide_c{m, shape, of_c, as<double>(c_values)};
     multiply(m.exec, 1.5F, constant<float>(a.view()), constant<float>(b.view()), -0.5F, c.view());
     c.keep_close(m, out, "c", 1e-5);
     multiply(m.exec, 1.0F, constant<float>(a.view()), constant<float>(b.view()), 0.0F, d.view());
@@ -289,9 +304,32 @@ class primitive_cases : public linalg_cases<M> {
     c.keep_close(m, out, "factors in memory", 1e-5);
     multiply_by_pointers(m, factors.data(), a.view(), b.view(), factors.data() + 2, d.view());
     d.keep_close(m, out, "beta 0 in memory", 1e-5);
+    multiply_narrow<lowrank::bf16>(m, a_values, left, of_a, b_values, right, of_b, c);
+    c.keep_close(m, out, "bf16", 1e-5);
+    multiply_narrow<lowrank::fp16>(m, a_values, left, of_a, b_values, right, of_b, c);
+    c.keep_close(m, out, "fp16", 1e-5);
     return out;
   }
-  static void multiply_by_pointers(M& m, float const* alpha, constant<float> a, constant<float> b, float const* beta, lowrank::matrix_view<float, space> c) {
+  /// C = A B - C / 2 of operands rounded to T. The host has no products of these, but their fp32 values.
+  template <class T>
+  static void multiply_narrow(M& m, std::vector<float> const& a, extents left, layout of_a, std::vector<float> const& b,
+                              extents right, layout of_b, put<float>& c) {
+    auto const run = [&]<class Operand>(std::type_identity<Operand>) {
+      put<Operand> x{m, left, of_a, as<Operand>(as_floats(as<T>(a)))},
+          y{m, right, of_b, as<Operand>(as_floats(as<T>(b)))};
+      multiply(m.exec, 1.0F, constant<Operand>(x.view()), constant<Operand>(y.view()), -0.5F, c.view());
+    };
+    if constexpr (std::same_as<space, lowrank::host_space>) run(std::type_identity<float>{});
+    else run(std::type_identity<T>{});
+  }
+  template <class T>
+  [[nodiscard]] static std::vector<float> as_floats(std::vector<T> const& from) {
+    std::vector<float> out;
+    for (T const x : from) out.push_back(lowrank::to_float(x));
+    return out;
+  }
+  static void multiply_by_pointers(M& m, float const* alpha, constant<float> a, constant<float> b, float const* beta,
+                                   lowrank::matrix_view<float, space> c) {
     if constexpr (std::same_as<space, lowrank::host_space>) multiply(m.exec, *alpha, a, b, *beta, c);
     else multiply(m.exec, alpha, a, b, beta, c);
   }

@@ -1,6 +1,7 @@
 // What the linear algebra computes on one side: bytes that must be the same on both, and numbers that must be close.
 #pragma once
 
+#include <limits>
 #include <memory>
 
 #include "device/machine.hpp"
@@ -32,6 +33,12 @@ linalg_side device_factorizations();
 linalg_side host_algorithms();
 linalg_side device_algorithms();
 
+/// What a captured graph computes, once for each of two inputs, and what the same calls compute without it.
+struct replay {
+  outcome captured, direct;
+};
+std::vector<replay> device_replays();
+
 /// What the device primitives say to matrices that they cannot take.
 std::vector<std::string> device_refusals();
 
@@ -57,9 +64,13 @@ class placed {
   /// `values` row by row.
   placed(M& m, lowrank::extents shape, layout how, std::vector<T> const& values) : shape_{shape} {
     offset_ = how == layout::inside ? shape.cols + 7 : 0;
-    row_stride_ = how == layout::by_columns ? 1 : how == layout::inside ? shape.cols + 5 : how == layout::strided ? 6 * shape.cols + 1 : shape.cols;
+    row_stride_ = how == layout::by_columns ? 1
+                  : how == layout::inside   ? shape.cols + 5
+                  : how == layout::strided  ? 6 * shape.cols + 1
+                                            : shape.cols;
     col_stride_ = how == layout::by_columns ? shape.rows : how == layout::strided ? 3 : 1;
-    index_t const extent = shape.size() == 0 ? 1 : offset_ + (shape.rows - 1) * row_stride_ + (shape.cols - 1) * col_stride_ + 4;
+    index_t const extent =
+        shape.size() == 0 ? 1 : offset_ + (shape.rows - 1) * row_stride_ + (shape.cols - 1) * col_stride_ + 4;
     std::vector<T> storage(static_cast<std::size_t>(extent));
     for (index_t i = 0; i < shape.rows; ++i)
       for (index_t j = 0; j < shape.cols; ++j) storage[at(i, j)] = values[static_cast<std::size_t>(i * shape.cols + j)];
@@ -71,8 +82,15 @@ class placed {
   [[nodiscard]] view_type view() {
     return {memory_.data() + offset_, shape_.rows, shape_.cols, row_stride_, col_stride_};
   }
-  /// All memory.
-  void keep(M& m, findings& out, std::string const& name) { m.keep(out.exact, name, memory_); }
+  /// All memory. Which NaN it is depends on the processor.
+  void keep(M& m, findings& out, std::string const& name) {
+    auto all = m.download(memory_.data(), memory_.size());
+    if constexpr (std::floating_point<T>)
+      for (T& x : all)
+        if (std::isnan(x)) x = std::numeric_limits<T>::quiet_NaN();
+    auto const* const bytes = reinterpret_cast<std::byte const*>(all.data());
+    out.exact[name].assign(bytes, bytes + all.size() * sizeof(T));
+  }
   /// The elements, row by row.
   [[nodiscard]] std::vector<T> elements(M& m) {
     auto const all = m.download(memory_.data(), memory_.size());

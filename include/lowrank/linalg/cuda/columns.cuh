@@ -118,7 +118,8 @@ inline void scale_gram(cuda_executor& exec, matrix_view<double, device_space> c,
     sum = detail::warp_sum(sum);
     dead = detail::warp_sum(dead);
     if (lane == 0)
-      *condition = {.departure = std::sqrt(2 * sum), .dead = static_cast<std::int32_t>(dead), .dropped = 0, .weakest = 0};
+      *condition = {
+          .departure = std::sqrt(2 * sum), .dead = static_cast<std::int32_t>(dead), .dropped = 0, .weakest = 0};
   });
 }
 

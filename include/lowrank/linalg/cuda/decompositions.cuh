@@ -25,7 +25,8 @@ struct svd_unit {
 };
 
 [[nodiscard]] inline int solver_size(index_t x) {
-  require<shape_error>(x <= std::numeric_limits<int>::max(), "cuSOLVER", "takes at most 2^31 - 1 rows or columns, got ", x);
+  require<shape_error>(x <= std::numeric_limits<int>::max(), "cuSOLVER", "takes at most 2^31 - 1 rows or columns, got ",
+                       x);
   return static_cast<int>(x);
 }
 
@@ -47,7 +48,8 @@ inline svd_status exact_svd(cuda_executor& exec, matrix_view<float const, device
   int const rows = detail::solver_size(m), columns = detail::solver_size(k);
   bool const vectors = out.wants_u() || out.wants_v();
   int length = 0;
-  detail::check_library(cusolverDnSgesvd_bufferSize(exec.solver(), rows, columns, &length), "cusolverDnSgesvd_bufferSize");
+  detail::check_library(cusolverDnSgesvd_bufferSize(exec.solver(), rows, columns, &length),
+                        "cusolverDnSgesvd_bufferSize");
   index_t const needed = 2 * scratch_bytes<float>(m * k) + scratch_bytes<float>(k * k) + scratch_bytes<float>(k) +
                          scratch_bytes<float>(length) + scratch_bytes<std::uint32_t>(1) + scratch_bytes<int>(1);
   scratch<device_space> memory;
@@ -98,11 +100,12 @@ inline void householder_qr(cuda_executor& exec, matrix_view<float const, device_
   int length = 0, length_of_q = 0;
   detail::check_library(cusolverDnSgeqrf_bufferSize(exec.solver(), rows, columns, nullptr, rows, &length),
                         "cusolverDnSgeqrf_bufferSize");
-  detail::check_library(cusolverDnSorgqr_bufferSize(exec.solver(), rows, kept, kept, nullptr, rows, nullptr, &length_of_q),
-                        "cusolverDnSorgqr_bufferSize");
+  detail::check_library(
+      cusolverDnSorgqr_bufferSize(exec.solver(), rows, kept, kept, nullptr, rows, nullptr, &length_of_q),
+      "cusolverDnSorgqr_bufferSize");
   length = std::max(length, length_of_q);
-  index_t const needed = scratch_bytes<float>(m * n) + 2 * scratch_bytes<float>(k) + scratch_bytes<float>(length) +
-                         scratch_bytes<int>(1);
+  index_t const needed =
+      scratch_bytes<float>(m * n) + 2 * scratch_bytes<float>(k) + scratch_bytes<float>(length) + scratch_bytes<int>(1);
   scratch<device_space> memory;
   memory.adopt(exec.solver_memory(needed), needed);
   auto const work = row_major<device_space>(memory.take<float>(m * n), {n, m}).t();
@@ -112,8 +115,7 @@ inline void householder_qr(cuda_executor& exec, matrix_view<float const, device_
   copy(exec, a, work);
   detail::check_library(cusolverDnSgeqrf(exec.solver(), rows, columns, work.data, rows, tau, space, length, info),
                         "cusolverDnSgeqrf");
-  detail::for_elements(exec, {1, k},
-                       [=] __device__(index_t, index_t j) { sign[j] = work(j, j) < 0 ? -1.0F : 1.0F; });
+  detail::for_elements(exec, {1, k}, [=] __device__(index_t, index_t j) { sign[j] = work(j, j) < 0 ? -1.0F : 1.0F; });
   detail::check_library(cusolverDnSorgqr(exec.solver(), rows, kept, kept, work.data, rows, tau, space, length, info),
                         "cusolverDnSorgqr");
   auto const thin = work.col_range(0, k);

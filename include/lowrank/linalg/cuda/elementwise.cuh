@@ -18,7 +18,7 @@ template <class T>
   return std::abs(v.row_stride) < std::abs(v.col_stride) && v.cols > 1;
 }
 template <class T>
-[[nodiscard]] matrix_view<T, device_space> memory_order(matrix_view<T, device_space> v) noexcept {
+[[nodiscard]] matrix_view<T, device_space> along_memory(matrix_view<T, device_space> v) noexcept {
   return runs_down(v) ? v.t() : v;
 }
 
@@ -31,8 +31,7 @@ void map_elements(cuda_executor& exec, char const* caller, matrix_view<A, device
   if (runs_down(b)) a = a.t(), b = b.t();
   if (!runs_down(a) || a.rows == 1)
     return for_elements(exec, b.shape(), [=] __device__(index_t i, index_t j) { b(i, j) = f(a(i, j)); });
-  index_t const squares =
-      ((b.rows + square_side - 1) / square_side) * ((b.cols + square_side - 1) / square_side);
+  index_t const squares = ((b.rows + square_side - 1) / square_side) * ((b.cols + square_side - 1) / square_side);
   run_transposed<<<blocks_for(squares), block_threads, 0, exec.stream()>>>(a.t(), b, f);
   exec.check_launch("a transposing kernel");
 }
@@ -53,19 +52,19 @@ void copy(cuda_executor& exec, matrix_view<A, device_space> a, matrix_view<B, de
 /// Every element of B = value.
 template <class B>
 void fill(cuda_executor& exec, matrix_view<B, device_space> b, std::type_identity_t<B> value) {
-  b = detail::memory_order(b);
+  b = detail::along_memory(b);
   detail::for_elements(exec, b.shape(), [=] __device__(index_t i, index_t j) { b(i, j) = value; });
 }
 /// B(i, j) = 1 where i = j, else 0.
 inline void fill_identity(cuda_executor& exec, matrix_view<float, device_space> b) {
-  b = detail::memory_order(b);
+  b = detail::along_memory(b);
   detail::for_elements(exec, b.shape(), [=] __device__(index_t i, index_t j) { b(i, j) = i == j ? 1.0F : 0.0F; });
 }
 /// B = alpha B. With alpha = 0, B may hold anything.
 inline void scale(cuda_executor& exec, float alpha, matrix_view<float, device_space> b) {
   if (alpha == 1.0F) return;
   if (alpha == 0.0F) return fill(exec, b, 0.0F);
-  b = detail::memory_order(b);
+  b = detail::along_memory(b);
   detail::for_elements(exec, b.shape(), [=] __device__(index_t i, index_t j) { b(i, j) = alpha * b(i, j); });
 }
 /// B = alpha A + B. Same bits as on the host where neither contracts the sum.

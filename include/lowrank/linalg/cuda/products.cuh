@@ -57,8 +57,8 @@ template <class T>
 void gemm(cuda_executor& exec, float const* alpha, gemm_operand<T const> const& a, gemm_operand<T const> const& b,
           float const* beta, gemm_operand<float> const& c, extents shape, index_t depth) {
   constexpr auto type = std::same_as<T, bf16> ? CUDA_R_16BF : CUDA_R_16F;
-  check_library(cublasGemmEx_64(exec.blas(), a.operation, b.operation, shape.rows, shape.cols, depth, alpha, a.data, type,
-                                a.leading, b.data, type, b.leading, beta, c.data, CUDA_R_32F, c.leading,
+  check_library(cublasGemmEx_64(exec.blas(), a.operation, b.operation, shape.rows, shape.cols, depth, alpha, a.data,
+                                type, a.leading, b.data, type, b.leading, beta, c.data, CUDA_R_32F, c.leading,
                                 CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
                 "cublasGemmEx_64");
 }
@@ -77,7 +77,13 @@ template <class T, class U>
 void check_product(matrix_view<T const, device_space> a, matrix_view<T const, device_space> b,
                    matrix_view<U, device_space> c) {
   require<shape_error>(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "multiply",
-                       "needs m x k times k x n into m x n, got ", a.shape(), " times ", b.shape(), " into ", c.shape());
+                       "needs m x k times k x n into m x n, got ", a.shape(), " times ", b.shape(), " into ",
+                       c.shape());
+}
+
+/// Where cuBLAS finds the factors of the next product. Said before each: what need not be put back cannot fail to be.
+inline void expect_factors(cuda_executor& exec, cublasPointerMode_t where) {
+  check_library(cublasSetPointerMode(exec.blas(), where), "cublasSetPointerMode");
 }
 
 /// Factors on the host.
@@ -86,24 +92,13 @@ void multiply_checked(cuda_executor& exec, U alpha, matrix_view<T const, device_
                       matrix_view<T const, device_space> b, U beta, matrix_view<U, device_space> c) {
   check_product(a, b, c);
   if (c.empty()) return;
-  if (a.cols > 0 && alpha != 0) return multiply_nonempty(exec, &alpha, a, b, &beta, c);
+  if (a.cols > 0 && alpha != 0) {
+    expect_factors(exec, CUBLAS_POINTER_MODE_HOST);
+    return multiply_nonempty(exec, &alpha, a, b, &beta, c);
+  }
   if (beta == 1) return;
   map_elements(exec, "multiply", c, c, [beta] __device__(U x) { return beta == 0 ? U{0} : beta * x; });
 }
-
-/// While it lives, cuBLAS reads its factors from device memory.
-class device_factors {
- public:
-  explicit device_factors(cublasHandle_t blas) : blas_{blas} {
-    check_library(cublasSetPointerMode(blas_, CUBLAS_POINTER_MODE_DEVICE), "cublasSetPointerMode");
-  }
-  device_factors(device_factors const&) = delete;
-  device_factors& operator=(device_factors const&) = delete;
-  ~device_factors() { static_cast<void>(cublasSetPointerMode(blas_, CUBLAS_POINTER_MODE_HOST)); }
-
- private:
-  cublasHandle_t blas_;
-};
 
 }  // namespace detail
 
@@ -137,7 +132,7 @@ inline void multiply(cuda_executor& exec, float const* alpha, matrix_view<float 
   if (a.cols == 0)
     return detail::map_elements(exec, "multiply", c, c,
                                 [beta] __device__(float x) { return *beta == 0 ? 0.0F : *beta * x; });
-  detail::device_factors const factors{exec.blas()};
+  detail::expect_factors(exec, CUBLAS_POINTER_MODE_DEVICE);
   detail::multiply_nonempty(exec, alpha, a, b, beta, c);
 }
 
@@ -166,7 +161,8 @@ inline void gram(cuda_executor& exec, matrix_view<float const, device_space> y, 
     matrix_view<double const, device_space> const part = wide;
     for (index_t j = 0; j < l; j += detail::gram_columns) {
       index_t const end = std::min(l, j + detail::gram_columns);
-      multiply(exec, 1.0, part.col_range(j, l).t(), part.col_range(j, end), begin == 0 ? 0.0 : 1.0, c.sub({j, l, j, end}));
+      multiply(exec, 1.0, part.col_range(j, l).t(), part.col_range(j, end), begin == 0 ? 0.0 : 1.0,
+               c.sub({j, l, j, end}));
     }
   }
   detail::for_elements(exec, c.shape(), [=] __device__(index_t i, index_t j) {

@@ -30,8 +30,7 @@ namespace detail {
 
 /// B(i, j) = +1 or -1, the same bits as on the host: `rademacher(key, first + i cols + j)`.
 template <class B>
-void fill_rademacher(cuda_executor& exec, rng_key const& key, matrix_view<B, device_space> b,
-                     std::uint64_t first = 0) {
+void fill_rademacher(cuda_executor& exec, rng_key const& key, matrix_view<B, device_space> b, std::uint64_t first = 0) {
   if (b.empty()) return;
   constexpr index_t block = 128;  // signs of one Philox block: each lane of a warp takes a bit of all four words
   auto const lead = static_cast<index_t>(first % block);

@@ -27,9 +27,16 @@ class lane_ordered_sum {
   }
   /// The squares of a row whose elements are neighbours, at an address that 16 bytes divide.
   __device__ void add_squares(float4 const* x, index_t count, int lane) {
+    // Several loads before the first sum, because one a lane does not keep the memory busy.
+    constexpr int under_way = 8;
     index_t j = lane;
-    // Several rows of 16 bytes at a time, because one a lane does not keep the memory busy.
-#pragma unroll 8
+    for (; 4 * (j + (under_way - 1) * warp_lanes) + 4 <= count; j += under_way * warp_lanes) {
+      float4 four[under_way];
+#pragma unroll
+      for (int k = 0; k < under_way; ++k) four[k] = x[j + k * warp_lanes];
+#pragma unroll
+      for (int k = 0; k < under_way; ++k) add(four[k].x, four[k].y, four[k].z, four[k].w);
+    }
     for (; 4 * j + 4 <= count; j += warp_lanes) {
       float4 const four = x[j];
       add(four.x, four.y, four.z, four.w);
@@ -74,22 +81,22 @@ __device__ inline void add_row_squares(lane_ordered_sum& sum, matrix_view<float 
   });
 }
 
-/// *out = the sum of add(sum, i, lane) over the rows i of a matrix of that shape: a warp a group of rows, then the groups.
+/// *out = the sum of add(sum, begin, end, lane) over groups of rows of a matrix of that shape, a warp each, then of the groups.
 template <class Add>
 void sum_row_groups(cuda_executor& exec, char const* caller, extents shape, double* out, Add const& add) {
   row_groups const groups{shape};
   auto* const partial = panel<double>(exec, caller, groups.count());
   for_warps(exec, groups.count(), [=] __device__(index_t number, int lane) {
     lane_ordered_sum sum;
-    index_t const end = (number + 1) * groups.group < groups.rows ? (number + 1) * groups.group : groups.rows;
-    for (index_t i = number * groups.group; i < end; ++i) add(sum, i, lane);
+    add(sum, groups.begin(number), groups.end(number), lane);
     double const total = sum.total();
     if (lane == 0) partial[number] = total;
   });
-  exec.single([=, count = groups.count()] __device__ {
-    double total = 0;
-    for (index_t k = 0; k < count; ++k) total += partial[k];
-    *out = total;
+  for_warps(exec, 1, [=, count = groups.count()] __device__(index_t, int lane) {
+    lane_ordered_sum sum;
+    sum.add_row(count, lane, [=](index_t number) { return partial[number]; });
+    double const total = sum.total();
+    if (lane == 0) *out = total;
   });
 }
 
@@ -97,11 +104,16 @@ void sum_row_groups(cuda_executor& exec, char const* caller, extents shape, doub
 
 /// As squared_norm(host_executor&, ...), with the same bits.
 inline void squared_norm(cuda_executor& exec, matrix_view<float const, device_space> a, double* out) {
-  auto const v = detail::memory_order(a);
+  auto v = detail::memory_order(a);
   auto const layout = detail::layout_of(v);
+  // Rows of whole stretches that follow each other are summed as one: more is under way at a time.
+  bool const joined =
+      layout == detail::row_layout::aligned && v.is_row_major() && v.cols % detail::warp_ordered_sum::width == 0;
   detail::sum_row_groups(exec, "squared_norm", v.shape(), out,
-                         [=] __device__(detail::lane_ordered_sum & sum, index_t i, int lane) {
-                           detail::add_row_squares(sum, v, i, layout, lane);
+                         [=] __device__(auto& sum, index_t begin, index_t end, int lane) {
+                           auto const* const rows = reinterpret_cast<float4 const*>(v.data + begin * v.row_stride);
+                           if (joined) return sum.add_squares(rows, (end - begin) * v.cols, lane);
+                           for (index_t i = begin; i < end; ++i) detail::add_row_squares(sum, v, i, layout, lane);
                          });
 }
 
@@ -129,18 +141,18 @@ void row_mean_squares(cuda_executor& exec, matrix_view<float const, device_space
   });
 }
 
-/// *out = sum of the elementwise products of A and B in fp64, in the order of `squared_norm`.  Shapes: equal.
+/// *out = sum of the elementwise products of A and B in fp64, with the same bits.  Shapes: equal.
 inline void inner_product(cuda_executor& exec, matrix_view<float const, device_space> a,
                           matrix_view<float const, device_space> b, double* out) {
   require<shape_error>(a.shape() == b.shape(), "inner_product", "needs equal shapes, got ", a.shape(), " and ",
                        b.shape());
-  if (detail::runs_down(a)) a = a.t(), b = b.t();
-  detail::sum_row_groups(exec, "inner_product", a.shape(), out,
-                         [=] __device__(detail::lane_ordered_sum & sum, index_t i, int lane) {
-                           sum.add_row(a.cols, lane, [=](index_t j) {
-                             return static_cast<double>(a(i, j)) * static_cast<double>(b(i, j));
-                           });
-                         });
+  if (detail::sums_down(a)) a = a.t(), b = b.t();
+  detail::sum_row_groups(
+      exec, "inner_product", a.shape(), out, [=] __device__(auto& sum, index_t begin, index_t end, int lane) {
+        for (index_t i = begin; i < end; ++i)
+          sum.add_row(a.cols, lane,
+                      [=](index_t j) { return static_cast<double>(a(i, j)) * static_cast<double>(b(i, j)); });
+      });
 }
 
 }  // namespace lowrank

@@ -10,102 +10,174 @@ namespace lowrank {
 
 namespace detail {
 
-/// Columns of a block, one thread a row; and rows below it that a warp takes at a time.
-inline constexpr int corner_side = 64, rows_below = 32;
-/// Numbers in a row of a square in shared memory: one more, so that columns lie in different banks.
-inline constexpr int corner_pitch = corner_side + 1;
-inline constexpr int triangle_size = corner_side * (corner_side + 1) / 2;
+/// Columns of a diagonal block, and rows of it or below it that a block of threads takes at a time.
+inline constexpr int corner_side = 64;
+/// Threads that factor a block: 16 x 16, each with every sixteenth row and column.
+inline constexpr int corner_grid = 16, corner_threads = corner_grid * corner_grid,
+                     corner_items = corner_side / corner_grid;
+/// Threads that solve with one: a warp has 16 rows, eight lanes share four of them, and each has eight columns in pairs.
+inline constexpr int solve_threads = 128, solve_rows = 4, solve_columns = 8;
+/// Numbers in a row of a triangle in shared memory: even for loads of 16 bytes, not 64 for different banks.
+inline constexpr int triangle_pitch = corner_side + 2;
 
-/// Where row i of a packed lower triangle begins.
-[[nodiscard]] __device__ constexpr int triangle_row(int i) { return i * (i + 1) / 2; }
-
-/// Sum of x[k] y[k] in the eight interleaved sums of the host.
-[[nodiscard]] __device__ inline double interleaved_dot(double const* x, double const* y, int count) {
-  double sum[8]{};
-  int k = 0;
-  for (; k + 8 <= count; k += 8)
+/// Cholesky factor of a diagonal block in place, by one block of threads; inverse_pivots[j] = 0 where the pivot is bad. 1e-300
+/// is taken for such a pivot, as on the host. Every column is subtracted from all later ones at once, from registers: one
+/// barrier a column. `Real` is double; a template may be defined in several units.
+template <class Real>
+__global__ void __launch_bounds__(corner_threads)
+    factor_corner(matrix_view<Real, device_space> const c, Real* const inverse_pivots, std::int32_t* const failed) {
+  __shared__ Real
+      column[2][corner_side];  // of this step and of the next, so that nobody waits for those who still read
+  int const n = static_cast<int>(c.rows);
+  int const x = static_cast<int>(threadIdx.x) % corner_grid, y = static_cast<int>(threadIdx.x) / corner_grid;
+  Real own[corner_items][corner_items];
 #pragma unroll
-    for (int lane = 0; lane < 8; ++lane) sum[lane] += x[k + lane] * y[k + lane];
-  double rest = 0;
-  for (; k < count; ++k) rest += x[k] * y[k];
-  return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7])) + rest;
+  for (int a = 0; a < corner_items; ++a)
+#pragma unroll
+    for (int b = 0; b < corner_items; ++b) {
+      int const i = y + corner_grid * a, k = x + corner_grid * b;
+      own[a][b] = i < n && k <= i ? c(i, k) : Real{0};
+    }
+#pragma unroll
+  for (int panel = 0; panel < corner_items; ++panel)
+    for (int at = 0; at < corner_grid; ++at) {
+      int const j = corner_grid * panel + at;
+      if (j >= n) return;
+      Real* const now = column[at % 2];
+      if (x == at)
+#pragma unroll
+        for (int a = 0; a < corner_items; ++a) now[y + corner_grid * a] = own[a][panel];
+      __syncthreads();
+      // Every thread finds the pivot's root for itself, because waiting for it would take as long.
+      Real const pivot = now[j];
+      bool const usable = is_finite(pivot) && pivot > 0;
+      Real const inverse = usable ? ::rsqrt(pivot) : Real{0};
+      Real left[corner_items];
+#pragma unroll
+      for (int a = 0; a < corner_items; ++a) left[a] = now[y + corner_grid * a] * inverse;
+      if (x == at) {
+#pragma unroll
+        for (int a = 0; a < corner_items; ++a) {
+          int const i = y + corner_grid * a;
+          if (i > j && i < n) c(i, j) = left[a];
+          if (i != j) continue;
+          c(j, j) = usable ? pivot * inverse : Real{1e-150};
+          inverse_pivots[j] = inverse;
+          if (!usable) atomicOr(failed, 1);
+        }
+      }
+      // What this makes of columns that are done, and above the diagonal, nobody reads.
+#pragma unroll
+      for (int b = panel; b < corner_items; ++b) {
+        Real const right = now[x + corner_grid * b] * inverse;
+#pragma unroll
+        for (int a = panel; a < corner_items; ++a) own[a][b] -= left[a] * right;
+      }
+    }
 }
 
-/// Cholesky factor of a diagonal block in place, by one block of threads; inverse_pivots[j] = 0 where the pivot is bad.
-/// 1e-300 is taken for such a pivot, as on the host. `Real` is double; a template may be defined in several units.
+/// A lower triangle in shared memory as `solve_triangle` reads it: column by column, and the inverses of its diagonal.
 template <class Real>
-__global__ void __launch_bounds__(corner_side)
-    factor_corner(matrix_view<Real, device_space> const c, double* const inverse_pivots, std::int32_t* const failed) {
-  __shared__ double rows[corner_side * corner_pitch];
-  int const n = static_cast<int>(c.rows), own = static_cast<int>(threadIdx.x);
-  for (int i = 0; i < n; ++i)
-    if (own <= i) rows[i * corner_pitch + own] = c(i, own);
-  double* const row = rows + own * corner_pitch;
-  double own_root = 0;
-  for (int j = 0; j < n; ++j) {
-    __syncthreads();
-    if (own < j || own >= n) continue;
-    // Every thread finds the pivot for itself, because waiting for it would take as long.
-    double const* const pivot_row = rows + j * corner_pitch;
-    double const pivot = pivot_row[j] - interleaved_dot(pivot_row, pivot_row, j);
-    bool const usable = is_finite(pivot) && pivot > 0;
-    double const root = std::sqrt(usable ? pivot : 1e-300), inverse = usable ? 1.0 / root : 0.0;
-    if (own > j) {
-      row[j] = (row[j] - interleaved_dot(row, pivot_row, j)) * inverse;
-    } else {
-      own_root = root;
-      inverse_pivots[j] = inverse;
-      if (!usable) atomicOr(failed, 1);
-    }
+struct shared_triangle {
+  Real columns[corner_side * triangle_pitch];
+  Real inverses[corner_side];
+};
+
+/// Loads the triangle of `l`; what it does not have is zero. The diagonal is the caller's.
+template <class Real>
+__device__ void load_triangle(matrix_view<Real, device_space> l, shared_triangle<Real>& to) {
+  int const n = static_cast<int>(l.rows);
+#pragma unroll 16
+  for (int k = 0; k < corner_side * corner_side; k += solve_threads) {
+    int const at = k + static_cast<int>(threadIdx.x), i = at / corner_side, j = at % corner_side;
+    to.columns[j * triangle_pitch + i] = j < i && i < n ? l(i, j) : Real{0};
   }
-  __syncthreads();
-  if (own < n) row[own] = own_root;
-  __syncthreads();
-  for (int i = 0; i < n; ++i)
-    if (own <= i) c(i, own) = rows[i * corner_pitch + own];
+}
+
+/// Column number `item` of those that a lane has: pairs, so that lanes next to each other read next to each other.
+[[nodiscard]] __device__ constexpr int solve_column(int group, int item) {
+  return 16 * (item / 2) + 2 * group + item % 2;
+}
+
+/// X with X Lᵀ = B for the rows of a warp, in place, from left to right: each column found is subtracted from all later ones.
+template <class Real>
+__device__ void solve_triangle(shared_triangle<Real> const& l, int lane, Real (&x)[solve_rows][solve_columns]) {
+  int const group = lane % 8;
+#pragma unroll
+  for (int stretch = 0; stretch < solve_columns / 2; ++stretch)
+    for (int owner = 0; owner < 8; ++owner)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        int const item = 2 * stretch + half, j = 16 * stretch + 2 * owner + half;
+        Real const inverse = l.inverses[j];
+        Real found[solve_rows];
+#pragma unroll
+        for (int r = 0; r < solve_rows; ++r) found[r] = __shfl_sync(~0U, x[r][item] * inverse, owner, 8);
+        if (group == owner)
+#pragma unroll
+          for (int r = 0; r < solve_rows; ++r) x[r][item] = found[r];
+        Real const* const column = l.columns + j * triangle_pitch;
+#pragma unroll
+        for (int k = 2 * stretch; k < solve_columns; ++k) {
+          int const other = solve_column(group, k);
+          if (k / 2 == stretch && other <= j) continue;
+#pragma unroll
+          for (int r = 0; r < solve_rows; ++r) x[r][k] -= found[r] * column[other];
+        }
+      }
 }
 
 /// The rows below a factored corner: X with X cornerᵀ = what they are.
 template <class Real>
-__global__ void __launch_bounds__(rows_below)
+__global__ void __launch_bounds__(solve_threads)
     factor_below(matrix_view<Real, device_space> const corner, matrix_view<Real, device_space> const below,
-                 double const* const inverse_pivots) {
-  __shared__ double triangle[triangle_size], rows[rows_below * corner_pitch];
-  int const n = static_cast<int>(corner.cols), own = static_cast<int>(threadIdx.x);
-  for (int i = 0; i < n; ++i)
-    for (int j = own; j <= i; j += rows_below) triangle[triangle_row(i) + j] = corner(i, j);
-  double* const row = rows + own * corner_pitch;
-  for (index_t top = index_t{blockIdx.x} * rows_below; top < below.rows; top += index_t{gridDim.x} * rows_below) {
-    int const height = static_cast<int>(below.rows - top < rows_below ? below.rows - top : rows_below);
-    for (int i = 0; i < height; ++i)
-      for (int j = own; j < n; j += rows_below) rows[i * corner_pitch + j] = below(top + i, j);
-    __syncwarp();
-    if (own < height)
-      for (int j = 0; j < n; ++j)
-        row[j] = (row[j] - interleaved_dot(row, triangle + triangle_row(j), j)) * inverse_pivots[j];
-    __syncwarp();
-    for (int i = 0; i < height; ++i)
-      for (int j = own; j < n; j += rows_below) below(top + i, j) = rows[i * corner_pitch + j];
-    __syncwarp();
-  }
+                 Real const* const inverse_pivots) {
+  __shared__ shared_triangle<Real> l;
+  load_triangle(corner, l);
+  if (threadIdx.x < corner_side) l.inverses[threadIdx.x] = inverse_pivots[threadIdx.x];
+  __syncthreads();
+  int const lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  index_t const first = index_t{blockIdx.x} * corner_side + static_cast<int>(threadIdx.x) / 8 * solve_rows;
+  Real x[solve_rows][solve_columns];
+#pragma unroll
+  for (int r = 0; r < solve_rows; ++r)
+#pragma unroll
+    for (int k = 0; k < solve_columns; ++k)
+      x[r][k] = first + r < below.rows ? below(first + r, solve_column(lane % 8, k)) : Real{0};
+  solve_triangle(l, lane, x);
+#pragma unroll
+  for (int r = 0; r < solve_rows; ++r)
+#pragma unroll
+    for (int k = 0; k < solve_columns; ++k)
+      if (first + r < below.rows) below(first + r, solve_column(lane % 8, k)) = x[r][k];
 }
 
-/// Inverse of a lower triangular diagonal block in place, its upper triangle zero: one thread a column.
+/// Inverses of all lower triangular diagonal blocks in place, their upper triangles zero: a block of threads each. The rows of
+/// L⁻ᵀ solve the equations that rows below a corner do, for the rows of the identity.
 template <class Real>
-__global__ void __launch_bounds__(corner_side) invert_corner(matrix_view<Real, device_space> const l) {
-  __shared__ double from[triangle_size], to[triangle_size];
-  int const n = static_cast<int>(l.rows), own = static_cast<int>(threadIdx.x);
-  for (int i = 0; i < n; ++i)
-    if (own <= i) from[triangle_row(i) + own] = l(i, own);
+__global__ void __launch_bounds__(solve_threads) invert_corners(matrix_view<Real, device_space> const whole) {
+  __shared__ shared_triangle<Real> l;
+  index_t const begin = index_t{blockIdx.x} * corner_side;
+  index_t const end = begin + corner_side < whole.rows ? begin + corner_side : whole.rows;
+  auto const corner = whole.sub({begin, end, begin, end});
+  int const n = static_cast<int>(corner.rows);
+  load_triangle(corner, l);
+  if (int const j = static_cast<int>(threadIdx.x); j < corner_side) l.inverses[j] = j < n ? 1 / corner(j, j) : Real{0};
   __syncthreads();
-  for (int i = own; i < n; ++i) {
-    double const* const row = from + triangle_row(i);
-    double sum = 0;
-    for (int k = own; k < i; ++k) sum += row[k] * to[triangle_row(k) + own];
-    to[triangle_row(i) + own] = i == own ? 1.0 / row[i] : -sum / row[i];
-  }
-  if (own >= n) return;
-  for (int i = 0; i < n; ++i) l(i, own) = own <= i ? to[triangle_row(i) + own] : 0.0;
+  int const lane = static_cast<int>(threadIdx.x) % warp_lanes, first = static_cast<int>(threadIdx.x) / 8 * solve_rows;
+  Real x[solve_rows][solve_columns];
+#pragma unroll
+  for (int r = 0; r < solve_rows; ++r)
+#pragma unroll
+    for (int k = 0; k < solve_columns; ++k) x[r][k] = first + r == solve_column(lane % 8, k) ? Real{1} : Real{0};
+  solve_triangle(l, lane, x);
+#pragma unroll
+  for (int r = 0; r < solve_rows; ++r)
+#pragma unroll
+    for (int k = 0; k < solve_columns; ++k) {
+      int const i = solve_column(lane % 8, k), j = first + r;
+      if (i < n && j < n) corner(i, j) = j <= i ? x[r][k] : Real{0};
+    }
 }
 
 inline void require_square(char const* caller, matrix_view<double, device_space> c) {
@@ -116,7 +188,7 @@ inline void require_square(char const* caller, matrix_view<double, device_space>
 
 }  // namespace detail
 
-/// As factor_cholesky(host_executor&, ...): the same treatment of bad pivots, and the same bits up to 64 columns.
+/// As factor_cholesky(host_executor&, ...), with the same treatment of bad pivots.
 inline void factor_cholesky(cuda_executor& exec, matrix_view<double, device_space> c, std::int32_t* failed) {
   detail::require_square("factor_cholesky", c);
   auto* const inverse_pivots = detail::panel<double>(exec, "factor_cholesky", detail::corner_side);
@@ -127,25 +199,26 @@ inline void factor_cholesky(cuda_executor& exec, matrix_view<double, device_spac
     auto const columns = c.sub({begin, n, begin, end});
     if (begin > 0) multiply(exec, -1.0, c.sub({begin, n, 0, begin}), c.sub({begin, end, 0, begin}).t(), 1.0, columns);
     auto const corner = columns.row_range(0, end - begin), below = columns.row_range(end - begin, columns.rows);
-    detail::factor_corner<<<1, detail::corner_side, 0, exec.stream()>>>(corner, inverse_pivots, failed);
+    detail::factor_corner<<<1, detail::corner_threads, 0, exec.stream()>>>(corner, inverse_pivots, failed);
     exec.check_launch("factor_corner");
     if (below.rows == 0) return;
-    auto const groups = detail::blocks_for((below.rows + detail::rows_below - 1) / detail::rows_below);
-    detail::factor_below<<<groups, detail::rows_below, 0, exec.stream()>>>(corner, below, inverse_pivots);
+    auto const blocks = static_cast<unsigned>((below.rows + detail::corner_side - 1) / detail::corner_side);
+    detail::factor_below<<<blocks, detail::solve_threads, 0, exec.stream()>>>(corner, below, inverse_pivots);
     exec.check_launch("factor_below");
   }
 }
 
-/// As invert_lower(host_executor&, ...), with the same bits up to 64 columns.
+/// As invert_lower(host_executor&, ...).
 inline void invert_lower(cuda_executor& exec, matrix_view<double, device_space> l) {
   detail::require_square("invert_lower", l);
   index_t const n = l.rows;
-  for (index_t begin = 0; begin < n; begin += detail::corner_side) {
+  if (n == 0) return;
+  auto const corners = static_cast<unsigned>((n + detail::corner_side - 1) / detail::corner_side);
+  detail::invert_corners<<<corners, detail::solve_threads, 0, exec.stream()>>>(l);
+  exec.check_launch("invert_corners");
+  for (index_t begin = detail::corner_side; begin < n; begin += detail::corner_side) {
     index_t const end = std::min(n, begin + detail::corner_side);
     auto const corner = l.sub({begin, end, begin, end});
-    detail::invert_corner<<<1, detail::corner_side, 0, exec.stream()>>>(corner);
-    exec.check_launch("invert_corner");
-    if (begin == 0) continue;
     // X[I, :] = -X[I, I] (L[I, :] X[:, :]), the product parked above the diagonal.
     auto const parked = l.sub({0, begin, begin, end}), row = l.sub({begin, end, 0, begin});
     multiply(exec, 1.0, l.sub({0, begin, 0, begin}).t(), row.t(), 0.0, parked);

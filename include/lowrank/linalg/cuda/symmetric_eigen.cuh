@@ -36,8 +36,8 @@ inline void symmetric_eigen(cuda_executor& exec, matrix_view<double, device_spac
 
   int const size = static_cast<int>(n);
   int length = 0;
-  detail::check_library(cusolverDnDsyevd_bufferSize(exec.solver(), CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_UPPER, size,
-                                                    vectors, size, ascending, &length),
+  detail::check_library(cusolverDnDsyevd_bufferSize(exec.solver(), CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_UPPER,
+                                                    size, vectors, size, ascending, &length),
                         "cusolverDnDsyevd_bufferSize");
   auto* const work = reinterpret_cast<double*>(exec.solver_memory(scratch_bytes<double>(length)));
   detail::check_library(cusolverDnDsyevd(exec.solver(), CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_UPPER, size, vectors,

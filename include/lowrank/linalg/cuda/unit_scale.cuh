@@ -17,7 +17,7 @@ namespace detail {
 
 /// *largest = the largest `magnitude_bits` of a matrix, 0 of an empty one.
 inline void largest_magnitude(cuda_executor& exec, matrix_view<float const, device_space> a, std::uint32_t* largest) {
-  auto const v = memory_order(a);
+  auto const v = along_memory(a);
   exec.single([=] __device__ { *largest = 0; });
   constexpr index_t stretch = 32 * warp_lanes;
   for_warps(exec, (v.size() + stretch - 1) / stretch, [=] __device__(index_t item, int lane) {
@@ -48,7 +48,7 @@ inline void scale_to_unit(cuda_executor& exec, matrix_view<float, device_space> 
              .nonfinite = *largest >= 0x7F800000U ? 1 : 0,
              .zero = *largest == 0 ? 1 : 0};
   });
-  auto const v = detail::memory_order(a);
+  auto const v = detail::along_memory(a);
   detail::for_elements(exec, v.shape(), [=] __device__(index_t i, index_t j) {
     int const exponent = seen->exponent;
     if (exponent == 0) return;
@@ -81,13 +81,12 @@ inline constexpr unsigned long long wide_infinity = 0x7FF0'0000'0000'0000U;
 }  // namespace detail
 
 /// As narrow_symmetric(host_executor&, ...).
-inline void narrow_symmetric(cuda_executor& exec, matrix_view<double, device_space> a, matrix_view<float, device_space> b,
-                             unit_scale* seen) {
+inline void narrow_symmetric(cuda_executor& exec, matrix_view<double, device_space> a,
+                             matrix_view<float, device_space> b, unit_scale* seen) {
   auto* const largest = detail::panel<unsigned long long>(exec, "narrow_symmetric", 1);
   detail::largest_magnitude_below(exec, a, largest);
   exec.single([=] __device__ {
-    *seen = {.exponent = detail::bounded_exponent(*largest),
-             .nonfinite = *largest >= detail::wide_infinity ? 1 : 0};
+    *seen = {.exponent = detail::bounded_exponent(*largest), .nonfinite = *largest >= detail::wide_infinity ? 1 : 0};
   });
   detail::for_elements(exec, b.shape(), [=] __device__(index_t i, index_t j) {
     b(i, j) = static_cast<float>(detail::inverse_power_of_two(seen->exponent) * (j <= i ? a(i, j) : a(j, i)));

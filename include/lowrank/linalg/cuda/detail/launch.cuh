@@ -29,7 +29,8 @@ struct element_tiles {
 
   explicit element_tiles(extents of) noexcept
       : shape{of},
-        log_width{static_cast<int>(std::bit_width(static_cast<unsigned>(std::min<index_t>(of.cols, block_threads)) - 1))},
+        log_width{
+            static_cast<int>(std::bit_width(static_cast<unsigned>(std::min<index_t>(of.cols, block_threads)) - 1))},
         across{(of.cols + (index_t{1} << log_width) - 1) >> log_width},
         count{across * ((of.rows * (index_t{1} << log_width) + tile_elements - 1) / tile_elements)} {}
 };
