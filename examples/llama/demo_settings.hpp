@@ -10,7 +10,7 @@
 namespace llama {
 
 enum class backend : std::uint8_t { eigen, blas };
-/// Which gradients of linear weights stay factored: none, all that an optimizer takes, or those where it saves flops.
+/// Which gradients of linear weights stay factored: none, all that an optimizer takes, or those where it saves time.
 enum class gradient_choice : std::uint8_t { dense, factored, automatic };
 /// When the optimizer acts: after the whole backward pass, or on each weight as soon as its gradient is complete.
 enum class update_mode : std::uint8_t { whole_model, per_layer };

@@ -39,19 +39,27 @@ namespace llama {
   return out;
 }
 
-/// Whether a step takes fewer flops with dY and X than with dYᵀ X, which has to be computed first. A policy that watches
-/// the captured energy wants ‖G‖ as well, in every step.
-[[nodiscard]] inline bool saves_flops(demo_settings const& s, run_choice const& choice, lowrank::extents shape) {
-  index_t const t = s.batch * s.model.sequence, r = std::min({s.rank, shape.rows, shape.cols});
-  index_t const sides = shape.rows + shape.cols;
-  index_t const norm = choice.refresh == "energy" ? std::min(t * t * sides, t * shape.size()) : 0;
-  return t * r * sides + norm < t * shape.size() + r * shape.size();
+/// Whether steps take less time with dY and X than with dYᵀ X, which has to be computed first: multiply-adds of a step, its
+/// share of a refresh every `choice.gap` steps included. Products with a basis count twice, because narrow ones run at half of the
+/// rate. The energy of the whole gradient is wanted at every refresh, by a policy that watches it in every step.
+[[nodiscard]] inline bool saves_time(demo_settings const& s, run_choice const& choice, lowrank::extents shape) {
+  auto const of = [](index_t x) { return static_cast<double>(x); };
+  double const t = of(s.batch * s.model.sequence), r = of(std::min({s.rank, shape.rows, shape.cols}));
+  double const sides = of(shape.rows + shape.cols), size = of(shape.size());
+  double const with_factors = 2 * t * r * sides, with_matrix = 2 * r * size;
+  double const norm = std::min(t * t * sides, t * size);
+  double const refreshes = choice.gap > 0 ? 1 / of(choice.gap) : 1.0 / 200,
+               products = choice.finder == "randomized" ? 6 : 2;
+  double const factored =
+      with_factors + refreshes * products * with_factors + (choice.refresh == "energy" ? 1 : refreshes) * norm;
+  double const dense = t * size + with_matrix + refreshes * products * with_matrix;
+  return factored < dense;
 }
 /// The form of the gradient of a linear weight that GaLore trains.
 [[nodiscard]] inline gradient_form form_in_subspace(demo_settings const& s, run_choice const& choice,
                                                     lowrank::extents shape) {
   bool const can = choice.is_low_rank() && choice.finder != "svd" && s.gradient != gradient_choice::dense;
-  bool const worth = s.gradient == gradient_choice::factored || (s.clip == 0 && saves_flops(s, choice, shape));
+  bool const worth = s.gradient == gradient_choice::factored || (s.clip == 0 && saves_time(s, choice, shape));
   return can && worth ? gradient_form::factored : gradient_form::dense;
 }
 

@@ -28,3 +28,4 @@
 #include "lowrank/refresh/staggered.hpp"
 #include "lowrank/rule/quantized_moment.hpp"
 #include "lowrank/transport/rotate.hpp"
+#include "lowrank/version.hpp"

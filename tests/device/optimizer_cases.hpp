@@ -5,7 +5,9 @@
 
 #include "device/machine.hpp"
 #include "lowrank/basis/randomized.hpp"
+#include "lowrank/basis/stiefel.hpp"
 #include "lowrank/basis/tracked.hpp"
+#include "lowrank/basis/two_sided.hpp"
 #include "lowrank/basis/warm_start.hpp"
 #include "lowrank/optim/presets.hpp"
 #include "lowrank/quant/quantized_weight.hpp"
@@ -117,6 +119,8 @@ class optimizer_cases {
     add("warm start, moments rotated", with_refreshes(compose<rule::adam, basis::warm_start, transport::rotate>{}),
         {{64, 96}, {96, 64}});
     add("tracked", with_refreshes(compose<rule::adam, basis::tracked>{}), {{64, 96}});
+    add("random basis", with_refreshes(compose<rule::adam, basis::stiefel>{}), {{64, 96}});
+    add("bases on both sides", with_refreshes(compose<rule::sgd, basis::two_sided<basis::randomized>>{}), {{64, 96}});
     add("int8 basis", with_refreshes(compose<rule::adam, basis::randomized, format::int8>{}), {{64, 96}});
     add("bf16 basis", with_refreshes(compose<rule::adam, basis::randomized, format::bf16>{}), {{64, 96}});
   }

@@ -21,6 +21,7 @@ class tile_cases {
 
   [[nodiscard]] static case_list<M> all() {
     tile_cases out;
+    out.add_philox();
     out.add_rules();
     out.add_codecs();
     out.add_weights();
@@ -66,6 +67,29 @@ class tile_cases {
     });
     return out;
   }
+  /// The known-answer inputs of the paper's code; agree_test knows the answers.
+  void add_philox() {
+    list_.push_back({"Philox", [](M& m) { return known_answers(m); }});
+  }
+
+ public:  // a CUDA compiler takes no kernel from a private function
+  [[nodiscard]] static outcome known_answers(M& m) {
+    lowrank::buffer<std::uint32_t, space> words{12};
+    m.exec.single([to = words.data()] LOWRANK_DEVICE {
+      auto const put = [to](int at, lowrank::philox_block const& block) {
+        for (int k = 0; k < 4; ++k) to[at + k] = block[static_cast<std::size_t>(k)];
+      };
+      constexpr std::uint32_t ones = 0xFFFFFFFFU;
+      put(0, lowrank::philox4x32_10({0, 0, 0, 0}, {0, 0}));
+      put(4, lowrank::philox4x32_10({ones, ones, ones, ones}, {ones, ones}));
+      put(8, lowrank::philox4x32_10({0x243F6A88U, 0x85A308D3U, 0x13198A2EU, 0x03707344U}, {0xA4093822U, 0x299F31D0U}));
+    });
+    outcome out;
+    m.keep(out, "words", words);
+    return out;
+  }
+
+ private:
   /// A whole step on bf16 elements.
   template <class Rule>
   [[nodiscard]] static outcome run_narrow(M& m, Rule const& rule, index_t count, lowrank::weight_rounding rounding) {

@@ -89,7 +89,8 @@ allocation* device_memory::find(std::uint64_t a) {
 device_memory::problem device_memory::problem_at(std::uint64_t p, std::uint64_t n) {
   allocation const* const a = find(p);
   auto const where = [&] {
-    return std::to_string(n) + " bytes at " + std::to_string(p - a->base) + " of an allocation of " + std::to_string(a->size);
+    return std::to_string(n) + " bytes at " + std::to_string(p - a->base) + " of an allocation of " +
+           std::to_string(a->size);
   };
   if (!a || !contains(reinterpret_cast<void*>(p))) {
     char text[64];

@@ -27,6 +27,11 @@
 #define LOWRANK_PREFETCH(address) static_cast<void>(address)
 #endif
 
+#if defined(__CUDA_ARCH__)
+/// What is compiled now runs on a device.
+#define LOWRANK_DEVICE_PASS 1
+#endif
+
 #if defined(__FP_FAST_FMAF) || defined(__CUDACC__)
 /// A fused multiply-add of floats is one instruction, not a call into the C library.
 #define LOWRANK_HAS_FMA 1

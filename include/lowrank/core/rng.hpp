@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "lowrank/core/config.hpp"
 
@@ -12,13 +13,29 @@ namespace lowrank {
 
 using philox_block = std::array<std::uint32_t, 4>;
 
+namespace detail {
+
+/// a b. On a device in one instruction, which its compilers do not find by themselves.
+[[nodiscard]] LOWRANK_HD constexpr std::uint64_t wide_product(std::uint32_t a, std::uint32_t b) noexcept {
+#if defined(LOWRANK_DEVICE_PASS)
+  if (!std::is_constant_evaluated()) {
+    std::uint64_t out;
+    asm("mul.wide.u32 %0, %1, %2;" : "=l"(out) : "r"(a), "r"(b));
+    return out;
+  }
+#endif
+  return std::uint64_t{a} * b;
+}
+
+}  // namespace detail
+
 /// Philox4x32 with 10 rounds.
 /// Reference: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC'11), section 3.3.
 [[nodiscard]] LOWRANK_HD constexpr philox_block philox4x32_10(philox_block counter,
                                                               std::array<std::uint32_t, 2> key) noexcept {
   for (int round = 0; round < 10; ++round) {
-    std::uint64_t const a = std::uint64_t{0xD2511F53U} * counter[0];
-    std::uint64_t const b = std::uint64_t{0xCD9E8D57U} * counter[2];
+    std::uint64_t const a = detail::wide_product(0xD2511F53U, counter[0]);
+    std::uint64_t const b = detail::wide_product(0xCD9E8D57U, counter[2]);
     counter = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(b),
                static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(a)};
     key[0] += 0x9E3779B9U;
@@ -65,14 +82,24 @@ struct rng_key {
   return random_block(key.seed, key.subsequence(), block);
 }
 
+namespace detail {
+
+/// Word `index % 4` of a block. Not by address: on a device a block that is indexed would have to lie in memory.
+[[nodiscard]] LOWRANK_HD constexpr std::uint32_t word_of(philox_block const& words, std::uint64_t index) noexcept {
+  std::uint32_t const low = index % 2 == 0 ? words[0] : words[1], high = index % 2 == 0 ? words[2] : words[3];
+  return index % 4 < 2 ? low : high;
+}
+
+}  // namespace detail
+
 /// Word number `element` of the stream.
 [[nodiscard]] LOWRANK_HD constexpr std::uint32_t random_word(rng_key const& key, std::uint64_t element) noexcept {
-  return random_block(key, element / 4)[element % 4];
+  return detail::word_of(random_block(key, element / 4), element);
 }
 
 /// 16 random bits for element `element`: eight elements share a block.
 [[nodiscard]] LOWRANK_HD constexpr std::uint32_t random_16(rng_key const& key, std::uint64_t element) noexcept {
-  return random_block(key, element / 8)[element % 8 / 2] >> (element % 2 * 16) & 0xFFFFU;
+  return detail::word_of(random_block(key, element / 8), element / 2) >> (element % 2 * 16) & 0xFFFFU;
 }
 
 /// Uniform in (0, 1], as cuRAND maps a word; never 0, so its logarithm exists.
@@ -86,7 +113,7 @@ struct rng_key {
 
 /// +1 or -1 for element `element`: 128 elements share a block. Exact in every float format.
 [[nodiscard]] LOWRANK_HD constexpr float rademacher(rng_key const& key, std::uint64_t element) noexcept {
-  auto const word = random_block(key, element / 128)[element % 128 / 32];
+  auto const word = detail::word_of(random_block(key, element / 128), element / 32);
   return (word >> (element % 32) & 1U) != 0 ? 1.0F : -1.0F;
 }
 

@@ -4,7 +4,9 @@
 
 #include <array>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -114,7 +116,7 @@ inline void require_reachable(device_space, int kind, int id, int own) {
 }
 
 template <class T, memory_space Space, class D>
-[[nodiscard]] matrix_view<T, Space> view_of(D const& given, int own_device) {
+[[nodiscard]] matrix_view<T, Space> matrix_of(D const& given, int own_device) {
   constexpr auto caller = "from_dlpack";
   if constexpr (versioned<D>) {
     // A later major version may have moved everything behind the flags.
@@ -140,7 +142,8 @@ template <class T, memory_space Space, class D>
   auto const address = reinterpret_cast<std::uintptr_t>(t.data);
   require<shape_error>(t.byte_offset <= std::numeric_limits<std::uintptr_t>::max() - address, caller,
                        "the byte offset leads out of memory, got ", t.byte_offset);
-  auto* const data = t.data == nullptr ? nullptr : reinterpret_cast<T*>(address + t.byte_offset);
+  auto* const data =
+      t.data == nullptr ? nullptr : reinterpret_cast<T*>(static_cast<std::byte*>(t.data) + t.byte_offset);
   return raw::strided<Space>(data, rows, cols, row_stride, col_stride);
 }
 
@@ -192,7 +195,7 @@ template <class E>
 template <class T, class D>
   requires(dlpack::plain<D> || dlpack::managed<D>)
 &&dlpack::element<std::remove_const_t<T>> [[nodiscard]] matrix_view<T> from_dlpack(D const& tensor) {
-  return dlpack::detail::view_of<T, host_space>(tensor, 0);
+  return dlpack::detail::matrix_of<T, host_space>(tensor, 0);
 }
 /// The same in the memory of an executor, which must be that of its own device.
 /// Requires: on a device, the work that fills the tensor is ahead of the executor's stream.
@@ -201,7 +204,7 @@ template <class T, class E, class D>
 &&memory_space<typename E::space>&&
     dlpack::element<std::remove_const_t<T>> [[nodiscard]] matrix_view<T, typename E::space>
     from_dlpack(E const& exec, D const& tensor) {
-  return dlpack::detail::view_of<T, typename E::space>(tensor, dlpack::detail::device_of(exec));
+  return dlpack::detail::matrix_of<T, typename E::space>(tensor, dlpack::detail::device_of(exec));
 }
 
 /// A view as a tensor for others, read-only where the view is; `owner` (the matrix itself, a shared pointer, nothing that

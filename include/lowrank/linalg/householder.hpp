@@ -23,7 +23,8 @@ struct householder {
   void operator()(E& exec, view_of<E> y, rng_key key, orthonormal_report* report = nullptr) const {
     static_assert(
         requires(const_view_of<E> a) { householder_qr(exec, a, y); },
-        "lowrank: Householder QR needs linalg/host/eigen_decompositions.hpp or linalg/host/blas.hpp; no device has it");
+        "lowrank: Householder QR needs linalg/host/eigen_decompositions.hpp or linalg/host/blas.hpp, on a device "
+        "linalg/cuda/decompositions.cuh");
     require<shape_error>(y.cols <= y.rows, "orthonormal::householder", "needs at most as many columns as rows, got ",
                          y.shape());
     if (y.empty()) {

@@ -13,7 +13,7 @@ namespace lowrank {
 struct orthonormal_report {
   std::int32_t passes{};    ///< each is a Gram, a Cholesky factorization and a product
   std::int32_t replaced{};  ///< columns that carried nothing new and became fresh random ones
-  std::int32_t failed{};    ///< 1: the input had NaN or Inf, or `most_passes` were too few; the columns are unusable
+  std::int32_t failed{};    ///< not 0: the input had NaN or Inf, or `most_passes` were too few; the columns are unusable
   double departure{};  ///< ‖QᵀQ - I‖_F (columns scaled to length 1) when the last pass began; below 0.1 that pass
                        ///< leaves nothing but rounding, about sqrt(l) eps
 };
@@ -161,7 +161,9 @@ struct cholesky_passes {
       bool const settled = condition->departure <= enough && condition->dead == 0;
       *seen = {.passes = pass,
                .replaced = seen->replaced + condition->dead,
-               .failed = settled || enough > 1e299 ? 0 : 1,
+               .failed = seen->failed > 1            ? seen->failed
+                         : settled || enough > 1e299 ? 0
+                                                     : 1,
                .departure = condition->departure};
     });
   }
@@ -208,6 +210,8 @@ void orthonormalize(E& exec, view_of<E> y, rng_key fresh, orthonormal_report* re
   auto const nonfinite = exec.peek(&work.seen->failed);
   if (nonfinite && *nonfinite != 0) return;
   bool const watched = nonfinite.has_value();
+  // Nobody has looked, so that must not be forgotten by the passes.
+  if (!watched) exec.single([seen = work.seen] LOWRANK_DEVICE { seen->failed *= 2; });
   std::int32_t const most = watched ? options.most_passes : std::min(options.most_passes, 4);
   double const first_order = detail::first_order_departure(y.cols);
   for (std::int32_t pass = 1; pass <= most; ++pass) {

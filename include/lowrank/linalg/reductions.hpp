@@ -12,8 +12,9 @@ namespace lowrank {
 
 namespace detail {
 
-/// Sum in the order a warp takes: element j of a row belongs to accumulator j mod 128, four neighbours a lane; at the end
-/// the four of a lane, then a butterfly over the 32 lanes. The host keeps the device's order so that both get the same bits.
+/// Sum in the order a warp takes: element j of a row belongs to accumulator j mod 128, four neighbours a lane; at the
+/// end the four of a lane, then a butterfly over the 32 lanes. The host keeps the device's order so that both get the
+/// same bits.
 class warp_ordered_sum {
  public:
   static constexpr index_t width = 128;
@@ -39,8 +40,8 @@ class warp_ordered_sum {
   alignas(64) std::array<double, width> sum_{};
 };
 
-/// A row of squares. Unit stride is a loop of its own, because only that one vectorises; it asks for memory ahead of time,
-/// because a processor's own prefetching of a single stream stops at each page.
+/// A row of squares. Unit stride is a loop of its own, because only that one vectorises; it asks for memory ahead of
+/// time, because a processor's own prefetching of a single stream stops at each page.
 LOWRANK_INLINE void add_squares(warp_ordered_sum& sum, float const* x, index_t stride, index_t count) noexcept {
   constexpr index_t width = warp_ordered_sum::width, line = 16, ahead = 2048;  // elements, elements, bytes
   auto const square = [](float value) { return static_cast<double>(value) * static_cast<double>(value); };
@@ -53,8 +54,8 @@ LOWRANK_INLINE void add_squares(warp_ordered_sum& sum, float const* x, index_t s
   }
 }
 
-/// Rows of a matrix in at most 1024 groups of at least 4096 elements, chosen by shape alone: one for each warp of a device
-/// that reads as fast as it can.
+/// Rows of a matrix in at most 1024 groups of at least 4096 elements, chosen by shape alone: one for each warp of a
+/// device that reads as fast as it can.
 struct row_groups {
   static constexpr index_t most = 1024;
   index_t rows, group;
@@ -68,7 +69,8 @@ struct row_groups {
   [[nodiscard]] constexpr index_t end(index_t number) const noexcept { return std::min(rows, (number + 1) * group); }
 };
 
-/// Whether a matrix is summed column by column, because these are neighbours in memory; one column is summed as one row.
+/// Whether a matrix is summed column by column, because these are neighbours in memory; one column is summed as one
+/// row.
 template <class T, memory_space Space>
 [[nodiscard]] constexpr bool sums_down(matrix_view<T, Space> v) noexcept {
   return v.rows > 1 && (v.cols <= 1 || v.row_stride < v.col_stride);

@@ -72,7 +72,8 @@ class matrix_optimizer {
   /// Whether the next step looks for a new basis.
   [[nodiscard]] virtual bool refresh_due() const = 0;
 
-  friend void visit_state(matrix_optimizer& o, auto&& f) {
+  template <class F>  // Written out: a CUDA compiler loses the members behind a friend with an `auto` parameter
+  friend void visit_state(matrix_optimizer& o, F&& f) {
     o.visit([&](std::string_view name, detail::state_value<typename E::space> value) {
       std::visit(
           [&]<class V>(V held) {

@@ -183,7 +183,8 @@ class parameter_set {
   }
 
   /// Everything a resume needs, each parameter's part under its name.
-  friend void visit_state(parameter_set& set, auto&& f) {
+  template <class F>  // Written out: a CUDA compiler loses the members behind a friend with an `auto` parameter
+  friend void visit_state(parameter_set& set, F&& f) {
     for (auto& p : set.parameters_) {
       f(p.name + ".pending", p.pending);
       visit_state(*p.optimizer, prefixed(f, p.name + "."));

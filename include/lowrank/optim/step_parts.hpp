@@ -149,10 +149,13 @@ void guard_projected(E& exec, const_view_of<E> r, step_record* record) {
 }
 inline constexpr index_t guard_bytes = scratch_bytes<double>(2);
 
-/// Elements of a weight that are worked on at once, roughly: a panel should stay in the cache next to the processors, and
-/// on a device outweigh the launch of its kernels.
-template <memory_space Space>
-inline constexpr index_t panel_elements = std::same_as<Space, host_space> ? 0 : index_t{4} << 20;
+/// Elements of a weight on a device that are worked on at once, at least: a panel shall outweigh the launch of its kernels,
+/// and may stay in the cache.
+template <class W>
+inline constexpr index_t panel_elements = 0;
+template <class W>
+  requires std::same_as<typename W::space, device_space>
+inline constexpr index_t panel_elements<W> = index_t{4} << 20;
 
 /// Rows of the weight that are worked on at once: all of them in place, else panels of whole quanta, of at least 128 rows.
 template <class W>
@@ -160,8 +163,7 @@ template <class W>
   extents const shape = weight.shape();
   if (!W::panels) return shape.rows;
   index_t const quantum = weight.row_quantum();
-  index_t const least =
-      std::max({index_t{128}, quantum, panel_elements<typename W::space> / std::max<index_t>(shape.cols, 1)});
+  index_t const least = std::max({index_t{128}, quantum, panel_elements<W> / std::max<index_t>(shape.cols, 1)});
   return std::min(shape.rows, (least + quantum - 1) / quantum * quantum);
 }
 /// Scratch of one panel.

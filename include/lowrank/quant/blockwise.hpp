@@ -119,7 +119,10 @@ struct blockwise_view {
   template <class Tile>
   LOWRANK_HD bool keep_scale(Tile tile, typename Tile::fragment const& f, index_t line, index_t first, index_t valid,
                              block_scale& shared) const noexcept {
-    auto const range = tile.range(f, valid);
+    auto const range = [&] {
+      if constexpr (Codec::takes_magnitude) return tile.magnitude(f, valid);
+      else return tile.range(f, valid);
+    }();
     if (!range.finite || detail::largest_magnitude(range) > largest_number) return false;
     shared = codec.fit(range);
     tile.once([&, kept = scale_at(line, first)] {

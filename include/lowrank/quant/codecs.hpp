@@ -34,6 +34,7 @@ struct block_scale {
 /// every code stands for 0, so zeroed memory is a block of zeros. Both are templates over float and pack; codecs of a book
 /// of 256 values have `values()`, the book, and decode one by one.
 /// `stored`, `stored_per_block`: element type of what is kept of a block's scale, and how many of them.
+/// `takes_magnitude`: of a range, `fit` asks for the largest magnitude only.
 /// `dithers`: there is `encode(x, shared, u)`, whose mean over u uniform in [0, 1) is x.
 template <class C>
 concept block_codec = std::copyable<C> &&
@@ -42,6 +43,7 @@ concept block_codec = std::copyable<C> &&
   requires C::stored_per_block == 1 || C::stored_per_block == 2;
   typename C::stored;
   { C::dithers } -> std::convertible_to<bool>;
+  { C::takes_magnitude } -> std::convertible_to<bool>;
   { c.fit(range) } -> std::same_as<block_scale>;
   { c.encode(x, s) } -> std::same_as<std::int32_t>;
   { c.decode(q, s) } -> std::same_as<float>;
@@ -72,10 +74,10 @@ template <class Real>
 [[nodiscard]] LOWRANK_HD constexpr Real clamped(Real x, float low, float high) noexcept {
   return smaller(larger(x, Real{low}), Real{high});
 }
-/// x in the units of a scale; 0 where there is none.
+/// x in the units of a scale, which is not subnormal; 0 where there is none.
 template <class Real>
 [[nodiscard]] LOWRANK_HD constexpr Real in_units_of(Real x, float scale) noexcept {
-  return scale > 0 ? x / Real{scale} : Real{0.0F};
+  return scale > 0 ? quotient(x, Real{scale}) : Real{0.0F};
 }
 /// The smallest number of a storage type that is not below x >= 0.
 template <class T>
@@ -95,7 +97,7 @@ template <class T>
   float const most = largest_magnitude(r);
   float const scale = (floor == codec::scale_floor::at_1e_12 && most < 1e-12F ? 1e-12F : most) / over;
   // The reciprocal of a subnormal is infinite: such a block is taken for zeros.
-  return {scale, 0, scale < std::numeric_limits<float>::min() ? 0.0F : 1 / scale};
+  return {scale, 0, scale < std::numeric_limits<float>::min() ? 0.0F : reciprocal(scale)};
 }
 
 }  // namespace detail
@@ -117,7 +119,7 @@ enum class range_rule : std::uint8_t {
 template <int Bits, range_rule Range = range_rule::headroom, class Stored = bf16>
 struct affine {
   static constexpr int bits = Bits, stored_per_block = 2;
-  static constexpr bool dithers = true;
+  static constexpr bool takes_magnitude = false, dithers = true;
   using stored = Stored;
   static constexpr float most = static_cast<float>((1 << Bits) - 1);
 
@@ -131,7 +133,8 @@ struct affine {
       float const s = detail::stored_from_above<Stored>(r.high / (most - 1) - r.low / (most - 1));
       if (s < std::numeric_limits<float>::min()) return {};
       auto const with = [&](float scale) {
-        return block_scale{scale, -detail::whole_below(r.low * (1 / scale)), 1 / scale};
+        float const inverse = reciprocal(scale);
+        return block_scale{scale, -detail::whole_below(r.low * inverse), inverse};
       };
       auto const out = with(s);
       // Where the scale was rounded down, both ends may want one code more: the next larger scale then.
@@ -178,14 +181,14 @@ struct affine {
 template <int Bits, class Stored = float>
 struct symmetric {
   static constexpr int bits = Bits, stored_per_block = 1;
-  static constexpr bool dithers = true;
+  static constexpr bool takes_magnitude = true, dithers = true;
   using stored = Stored;
   static constexpr float most = static_cast<float>((1 << (Bits - 1)) - 1);
 
   [[nodiscard]] LOWRANK_HD static constexpr block_scale fit(value_range r) noexcept {
     float const s = detail::stored_from_above<Stored>(detail::largest_magnitude(r) / most);
     if (s < std::numeric_limits<float>::min()) return {};
-    return {s, 0, 1 / s};
+    return {s, 0, reciprocal(s)};
   }
   template <class Real>
   [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s) noexcept {
@@ -219,7 +222,7 @@ template <tie_rule Ties = tie_rule::down, scale_floor Floor = scale_floor::none,
           tiny_negative Tiny = tiny_negative::rounds>
 struct dynamic8 {
   static constexpr int bits = 8, stored_per_block = 1;
-  static constexpr bool dithers = false;
+  static constexpr bool takes_magnitude = true, dithers = false;
   using stored = float;
 
   signedness sign{signedness::with_sign};
@@ -246,7 +249,7 @@ enum class book4_name : std::uint8_t { nf4, dynamic, sixteenths };
 template <tie_rule Ties = tie_rule::down, scale_floor Floor = scale_floor::none>
 struct book4 {
   static constexpr int bits = 4, stored_per_block = 1;
-  static constexpr bool dithers = false;
+  static constexpr bool takes_magnitude = true, dithers = false;
   using stored = float;
 
   book4_name name{book4_name::nf4};
@@ -284,7 +287,7 @@ enum class fp8_kind : std::uint8_t { e4m3, e5m2 };
 template <fp8_kind Kind = fp8_kind::e4m3, scale_floor Floor = scale_floor::at_1e_12>
 struct fp8 {
   static constexpr int bits = 8, stored_per_block = 1;
-  static constexpr bool dithers = false;
+  static constexpr bool takes_magnitude = true, dithers = false;
   using stored = float;
   static constexpr int mantissa_bits = Kind == fp8_kind::e4m3 ? 3 : 2, bias = Kind == fp8_kind::e4m3 ? 7 : 15;
   static constexpr float most = Kind == fp8_kind::e4m3 ? 448.0F : 57344.0F;
@@ -294,7 +297,9 @@ struct fp8 {
   }
   template <class Real>
   [[nodiscard]] LOWRANK_HD static constexpr auto encode(Real x, block_scale s) noexcept {
-    return code_of(detail::in_units_of(x, s.scale));
+    // Without a floor the scale may be a subnormal, which quotients do not take.
+    if constexpr (Floor == scale_floor::none) return code_of(s.scale > 0 ? x / Real{s.scale} : Real{0.0F});
+    else return code_of(detail::in_units_of(x, s.scale));
   }
   template <class Int>
   [[nodiscard]] LOWRANK_HD static constexpr auto decode(Int q, block_scale s) noexcept {

@@ -71,8 +71,8 @@ struct adam_formula {
     using real = decltype(g);
     m[0] = fused_multiply_add(real{s.beta1}, m[0], real{s.one_minus_beta1} * g);
     m[1] = fused_multiply_add(real{s.beta2}, m[1], real{s.one_minus_beta2} * (g * g));
-    return real{s.m_correction} * m[0] /
-           fused_multiply_add(real{s.root_correction}, square_root(m[1]), real{s.epsilon});
+    return quotient(real{s.m_correction} * m[0],
+                    fused_multiply_add(real{s.root_correction}, square_root(m[1]), real{s.epsilon}));
   }
 };
 

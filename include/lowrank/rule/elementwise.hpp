@@ -76,21 +76,40 @@ struct elementwise : Formula {
   }
   template <executor E>
   void update(E& exec, state<typename E::space>& s, const_view_of<E> r, view_of<E> n, step_record const* record) const {
-    auto const open = handles(s);
-    launch<false>(
-        exec, r.size(),
-        [=, c = s.scalars.data(), from = r.data, to = n.data] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
-          auto g = tile.load(from + first, valid);
-          turn(tile, g, record->grad_scale, open, *c, *record, first, valid);
-          tile.store(to + first, g, valid);
-        });
+    with_handles(s, [&](auto const& open) { update_opened(exec, s, open, r, n, record); });
   }
   /// The whole step of a packed full-rank weight in one pass: W <- keep W + down X, X = rate N. `weight` gives and takes
   /// tiles of W (quant/weight.hpp).
   /// Cost: for fp32 and two moments 28 bytes an element.
   template <executor E, class Tiles>
   void apply(E& exec, state<typename E::space>& s, const_view_of<E> r, Tiles weight, step_record const* record) const {
-    auto const open = handles(s);
+    with_handles(s, [&](auto const& open) { apply_opened(exec, s, open, r, weight, record); });
+  }
+  template <executor E>
+  void reset(E& exec, state<typename E::space>& s) const {
+    exec.single([t = s.steps.data()] LOWRANK_DEVICE { *t = 0; });
+    for (auto& m : s.moment) Moment::zero(exec, m);
+  }
+
+ public:  // Not for callers: a CUDA compiler takes no kernel from a private function
+  template <executor E, class Handles>
+  static void update_opened(E& exec, state<typename E::space>& s, Handles const& open, const_view_of<E> r, view_of<E> n,
+                            step_record const* record) {
+    launch<false>(
+        exec, r.size(),
+        [=, c = s.scalars.data(), from = r.data, to = n.data] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
+          using real = typename decltype(tile)::real;
+          if (record->skip != 0) return tile.store(to + first, typename decltype(tile)::fragment{}, valid);
+          auto g = tile.load(from + first, valid);
+          real const in{record->grad_scale};
+          tile.each([&](auto k) { g[k] = in * g[k]; });
+          turn(tile, g, open, *c, record->direction_scale, first, valid);
+          tile.store(to + first, g, valid);
+        });
+  }
+  template <executor E, class Handles, class Tiles>
+  void apply_opened(E& exec, state<typename E::space>& s, Handles const& open, const_view_of<E> r, Tiles weight,
+                    step_record const* record) const {
     bool const coupled = this->decay == decay_order::coupled;
     launch<Tiles::narrow>(
         exec, r.size(),
@@ -100,17 +119,13 @@ struct elementwise : Formula {
           auto g = tile.load(from + first, valid);
           auto w = weight.load(tile, first, valid);
           real const in{record->grad_scale}, pull{record->decay};
-          if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, w[k], in * g[k]); });
-          turn(tile, g, coupled ? 1.0F : record->grad_scale, open, *c, *record, first, valid);
+          tile.each([&](auto k) { g[k] = in * g[k]; });
+          if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, w[k], g[k]); });
+          turn(tile, g, open, *c, record->direction_scale, first, valid);
           real const keep{record->keep}, down{record->down};
           tile.each([&](auto k) { w[k] = fused_multiply_add(down, g[k], keep * w[k]); });
           weight.store(tile, w, first, valid, *record);
         });
-  }
-  template <executor E>
-  void reset(E& exec, state<typename E::space>& s) const {
-    exec.single([t = s.steps.data()] LOWRANK_DEVICE { *t = 0; });
-    for (auto& m : s.moment) Moment::zero(exec, m);
   }
 
  private:
@@ -127,32 +142,43 @@ struct elementwise : Formula {
     else if constexpr (Narrow) launch_tiles(exec, count, body);
     else launch_elements(exec, count, body);
   }
-  template <memory_space S>
-  static auto handles(state<S>& s) noexcept {
-    std::array<typename Moment::template handle<S>, moments> out;
-    for (std::size_t k = 0; k < moments; ++k) out[k] = Moment::open(s.moment[k]);
-    return out;
+  /// f(handles of the moments): in codes, or all in fp32 where the tensor is too small for codes. They never mix, and a
+  /// kernel that asked for each tile would pay for it.
+  template <memory_space S, class F>
+  static void with_handles(state<S>& s, F const& f) {
+    if constexpr (Moment::blockwise)
+      if (Moment::values_of(s.moment[0]) != nullptr)
+        return f(opened(s, [](auto& m) { return fp32_moment::open(*Moment::values_of(m)); }));
+    f(opened(s, [](auto& m) { return Moment::open(m); }));
   }
-  /// g <- direction_scale * N(scale * g), moments moved on; zeros, and nothing moved, where the step is skipped.
+  template <memory_space S, class Open>
+  static auto opened(state<S>& s, Open const& open) {
+    return std::apply(
+        [&](auto&... m) {
+          return std::array<decltype(open(std::declval<typename Moment::template state<S>&>())), moments>{open(m)...};
+        },
+        s.moment);
+  }
+  /// g <- scale * N(g), moments moved on.
   template <class Tile, class Handles>
-  static LOWRANK_HD void turn(Tile tile, typename Tile::fragment& g, float scale, Handles const& open,
-                              typename Formula::scalars const& c, step_record const& record, index_t first,
-                              index_t valid) {
+  static LOWRANK_HD void turn(Tile tile, typename Tile::fragment& g, Handles const& open,
+                              typename Formula::scalars const& c, float scale, index_t first, index_t valid) {
     using real = typename Tile::real;
-    if (record.skip != 0) {
-      tile.each([&](auto k) { g[k] = real{0.0F}; });
-      return;
-    }
+    // Moments by numbers that the compiler knows: where they are registers, they have no addresses.
+    auto const each_moment = [](auto const& f) {
+      [&]<std::size_t... K>(std::index_sequence<K...>) { (f(std::integral_constant<std::size_t, K>{}), ...); }
+      (std::make_index_sequence<moments>{});
+    };
     std::array<typename Tile::fragment, moments> m;
-    for (std::size_t k = 0; k < moments; ++k) m[k] = open[k].load(tile, first, valid);
-    real const in{scale}, out{record.direction_scale};
+    each_moment([&](auto k) { m[k] = open[k].load(tile, order_of(k), first, valid); });
+    real const out{scale};
     tile.each([&](auto k) {
       std::array<real, moments> here;
-      for (std::size_t i = 0; i < moments; ++i) here[i] = m[i][k];
-      g[k] = out * Formula::direction(in * g[k], here, c);
-      for (std::size_t i = 0; i < moments; ++i) m[i][k] = here[i];
+      each_moment([&](auto i) { here[i] = m[i][k]; });
+      g[k] = out * Formula::direction(g[k], here, c);
+      each_moment([&](auto i) { m[i][k] = here[i]; });
     });
-    for (std::size_t k = 0; k < moments; ++k) open[k].save(tile, m[k], first, valid);
+    each_moment([&](auto k) { open[k].save(tile, order_of(k), m[k], first, valid); });
   }
 };
 

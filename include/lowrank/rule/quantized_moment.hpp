@@ -77,24 +77,36 @@ struct quantized_moment {
     s.codes.zero(exec);
   }
 
+  /// Of a moment in codes; one that is not is opened as `fp32_moment`.
   template <memory_space S>
   struct handle {
-    float* values;  ///< null where there are codes
     blockwise_view<codec_type, block, S> codes;
 
     template <class Tile>
-    [[nodiscard]] LOWRANK_HD auto load(Tile tile, index_t first, index_t valid) const noexcept {
-      return values != nullptr ? tile.load(values + first, valid) : codes.load(tile, 0, first, valid);
+    [[nodiscard]] LOWRANK_HD auto load(Tile tile, moment_order order, index_t first, index_t valid) const noexcept {
+      return known(order).load(tile, 0, first, valid);
     }
     template <class Tile>
-    LOWRANK_HD void save(Tile tile, typename Tile::fragment const& f, index_t first, index_t valid) const noexcept {
-      if (values != nullptr) tile.store(values + first, f, valid);
-      else codes.save(tile, f, 0, first, valid);
+    LOWRANK_HD void save(Tile tile, moment_order order, typename Tile::fragment const& f, index_t first,
+                         index_t valid) const noexcept {
+      known(order).save(tile, f, 0, first, valid);
+    }
+
+   private:
+    /// The codes with the codec they have anyway, but known to the compiler where `order` is.
+    [[nodiscard]] LOWRANK_HD auto known(moment_order order) const noexcept {
+      auto out = codes;
+      out.codec = Kind::of(order);
+      return out;
     }
   };
   template <memory_space S>
   [[nodiscard]] static handle<S> open(state<S>& s) noexcept {
-    return {s.values.data(), s.codes.view()};
+    return {s.codes.view()};
+  }
+  template <memory_space S>
+  [[nodiscard]] static buffer<float, S>* values_of(state<S>& s) noexcept {
+    return s.values.size() > 0 ? &s.values : nullptr;
   }
   /// The moment as a facing matrix: decoded into scratch, or its own memory where it is fp32.
   template <executor E>

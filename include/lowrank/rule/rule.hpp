@@ -82,11 +82,12 @@ struct fp32_moment {
   struct handle {
     float* values;
     template <class Tile>
-    [[nodiscard]] LOWRANK_HD auto load(Tile tile, index_t first, index_t valid) const noexcept {
+    [[nodiscard]] LOWRANK_HD auto load(Tile tile, moment_order, index_t first, index_t valid) const noexcept {
       return tile.load(values + first, valid);
     }
     template <class Tile>
-    LOWRANK_HD void save(Tile tile, typename Tile::fragment const& f, index_t first, index_t valid) const noexcept {
+    LOWRANK_HD void save(Tile tile, moment_order, typename Tile::fragment const& f, index_t first,
+                         index_t valid) const noexcept {
       tile.store(values + first, f, valid);
     }
   };

@@ -112,8 +112,10 @@ template <class T>
 [[nodiscard]] LOWRANK_HD constexpr std::int32_t as_mask(bool holds) noexcept { return holds ? -1 : 0; }
 /// For a number of which only the lowest byte is wanted. A register of them drops the rest when it is stored.
 [[nodiscard]] LOWRANK_HD constexpr std::int32_t low_byte(std::int32_t x) noexcept { return x & 0xFF; }
-[[nodiscard]] LOWRANK_HD constexpr std::int32_t lookup(std::int32_t const* table, std::int32_t at) noexcept {
-  return table[at];
+/// table[at - first]. Wide arithmetic, so that a device adds `first` once, to the address of the table.
+[[nodiscard]] LOWRANK_HD constexpr std::int32_t lookup(std::int32_t const* table, std::int32_t at,
+                                                       std::int32_t first) noexcept {
+  return table[std::int64_t{at} - first];
 }
 [[nodiscard]] LOWRANK_HD constexpr float lookup_16(float const* table, std::int32_t at) noexcept { return table[at]; }
 
@@ -153,7 +155,8 @@ template <class T>
 [[nodiscard]] LOWRANK_INLINE int_pack larger(int_pack a, int_pack b) noexcept { return select(less(b, a), a, b); }
 [[nodiscard]] LOWRANK_INLINE int_pack as_mask(int_pack holds) noexcept { return holds; }
 [[nodiscard]] LOWRANK_INLINE int_pack low_byte(int_pack x) noexcept { return x; }
-[[nodiscard]] LOWRANK_INLINE int_pack lookup(std::int32_t const* table, int_pack at) noexcept {
+[[nodiscard]] LOWRANK_INLINE int_pack lookup(std::int32_t const* table, int_pack at, std::int32_t first) noexcept {
+  at = at - int_pack{first};
   int_pack out;
 #if LOWRANK_PACK_WIDTH == 16
   auto const found =

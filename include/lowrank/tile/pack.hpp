@@ -8,6 +8,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "lowrank/core/config.hpp"
 
@@ -138,7 +139,42 @@ class finite_watch {
   return a * b + c;  // rounded as often as packs round it, and no call into the C library
 #endif
 }
-[[nodiscard]] LOWRANK_HD inline float square_root(float a) noexcept { return std::sqrt(a); }
+// Devices branch around numbers that need care in roots and quotients, for each number. Where nobody needs them these do the
+// same steps without asking, and round like the host.
+/// 0 <= a < infinity; below 2^-101 to within a unit in the last place, subnormals to within sqrt(2^-126).
+[[nodiscard]] LOWRANK_HD inline float square_root(float a) noexcept {
+#if defined(LOWRANK_DEVICE_PASS)
+  float inverse;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(fmaxf(a, 0x1p-126F)));
+  float const root = a * inverse;
+  return __fmaf_rn(__fmaf_rn(-root, root, a), 0.5F * inverse, root);
+#else
+  return std::sqrt(a);
+#endif
+}
+/// 1 / a for 2^-126 <= a <= 2^126.
+[[nodiscard]] LOWRANK_HD constexpr float reciprocal(float a) noexcept {
+#if defined(LOWRANK_DEVICE_PASS)
+  if (!std::is_constant_evaluated()) {
+    float close;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(close) : "f"(a));
+    return __fmaf_rn(close, __fmaf_rn(-a, close, 1.0F), close);
+  }
+#endif
+  return 1 / a;
+}
+/// a / b for 2^-126 <= b <= 2^126 and a quotient without overflow; where a is not 0 but below 2^-101, to within a unit in the
+/// last place.
+[[nodiscard]] LOWRANK_HD constexpr float quotient(float a, float b) noexcept {
+#if defined(LOWRANK_DEVICE_PASS)
+  if (!std::is_constant_evaluated()) {
+    float const inverse = reciprocal(b), close = a * inverse;
+    return __fmaf_rn(-__fmaf_rn(b, close, -a), inverse, close);  // in this form -0 / b is -0
+  }
+#endif
+  return a / b;
+}
+[[nodiscard]] LOWRANK_INLINE pack quotient(pack a, pack b) noexcept { return a / b; }
 [[nodiscard]] LOWRANK_HD inline float sign(float a) noexcept {
   return static_cast<float>(a > 0) - static_cast<float>(a < 0);
 }

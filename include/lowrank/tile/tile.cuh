@@ -60,8 +60,12 @@ struct lane_block {
   __device__ void write(T* to) const noexcept {
     word words[accesses];
     memcpy(words, element, sizeof words);
+    // As plain stores, compilers take some of these apart into elements, having forgotten what is aligned.
 #pragma unroll
-    for (int i = 0; i < accesses; ++i) reinterpret_cast<word*>(to)[i] = words[i];
+    for (int i = 0; i < accesses; ++i) {
+      if constexpr (step >= 4) __stwb(reinterpret_cast<word*>(to) + i, words[i]);
+      else reinterpret_cast<word*>(to)[i] = words[i];
+    }
   }
 };
 
@@ -106,20 +110,30 @@ struct warp_tile {
     each([&](std::size_t k) { value += at(k) < valid ? static_cast<double>(f[k]) : 0.0; });
     return across(value, [](double a, double b) { return a + b; });
   }
+  /// `range` for those who ask for the largest magnitude only: 0 and that.
+  [[nodiscard]] __device__ value_range magnitude(fragment const& f, index_t valid) const noexcept {
+    // Bits of magnitudes sort like them; what is not finite is beyond all others.
+    std::uint32_t most = 0;
+    each([&](std::size_t k) {
+      std::uint32_t const bits = at(k) < valid ? std::bit_cast<std::uint32_t>(f[k]) & 0x7FFFFFFFU : 0;
+      most = bits > most ? bits : most;
+    });
+    most = __reduce_max_sync(detail::whole_warp, most);
+    return {.low = 0, .high = std::bit_cast<float>(most), .finite = most < 0x7F800000U};
+  }
   [[nodiscard]] __device__ value_range range(fragment const& f, index_t valid) const noexcept {
     // What is behind the last element takes part as a copy of the first one, which lane 0 has.
-    float const any = __shfl_sync(detail::whole_warp, f[0], 0);
+    float const any = valid == size ? f[0] : __shfl_sync(detail::whole_warp, f[0], 0);
     float low = any, high = any;
     std::uint32_t most = 0;
     each([&](std::size_t k) {
       float const x = at(k) < valid ? f[k] : any;
-      low = x < low ? x : low;
-      high = x > high ? x : high;
+      low = fminf(x, low), high = fmaxf(x, high);  // NaNs are lost here, and kept in `most`
       std::uint32_t const bits = std::bit_cast<std::uint32_t>(x) & 0x7FFFFFFFU;
       most = bits > most ? bits : most;
     });
-    low = across(low, [](float a, float b) { return a < b ? a : b; });
-    high = across(high, [](float a, float b) { return a > b ? a : b; });
+    low = from_bits(ordered(__reduce_min_sync(detail::whole_warp, ordered(bits_of(low)))));
+    high = from_bits(ordered(__reduce_max_sync(detail::whole_warp, ordered(bits_of(high)))));
     bool const finite = __all_sync(detail::whole_warp, most < 0x7F800000U) != 0;
     return {.low = low + 0.0F, .high = high + 0.0F, .finite = finite};
   }
@@ -144,7 +158,20 @@ struct warp_tile {
   }
   [[nodiscard]] __device__ fragment load_bytes(std::uint8_t const* p, index_t valid, float const* table,
                                                float factor) const noexcept {
-    return load_codes<8>(p, valid, [&](std::int32_t q) { return factor * __ldg(table + q); });
+    if constexpr (items % 4 == 0) {
+      auto const raw = read(p, valid);
+      std::uint32_t words[items / 4];
+      memcpy(words, raw.element, sizeof words);
+      fragment out;
+      each([&](std::size_t k) {
+        // Bytes are picked by one instruction, which compilers turn into two when they see what it does.
+        std::uint32_t const q = __byte_perm(words[k / 4], 0, 0x4440U + static_cast<std::uint32_t>(k % 4));
+        out[k] = at(k) < valid ? factor * __ldg(table + q) : 0.0F;
+      });
+      return out;
+    } else {
+      return load_codes<8>(p, valid, [&](std::int32_t q) { return factor * __ldg(table + q); });
+    }
   }
   template <int Bits, class Encode, class... More>
   __device__ void store_codes(std::uint8_t* p, fragment const& f, index_t valid, Encode const& encode,
@@ -178,7 +205,12 @@ struct warp_tile {
                                    std::uint64_t first) const noexcept {
     auto const bits = random_16_of(key, first);
     detail::lane_block<bf16, items> raw;
-    each([&](std::size_t k) { raw.element[k] = to_bf16_stochastic(f[k], bits[k]); });
+    // What stays finite whatever is added needs no look at each element.
+    if (largest_bits(f) < 0x7F7F0000U)
+      each([&](std::size_t k) {
+        raw.element[k] = bf16{static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(f[k]) + bits[k]) >> 16)};
+      });
+    else each([&](std::size_t k) { raw.element[k] = to_bf16_stochastic(f[k], bits[k]); });
     write(p, raw, valid);
   }
   template <class F>
@@ -194,20 +226,41 @@ struct warp_tile {
   template <class T>
   [[nodiscard]] __device__ detail::lane_block<T, items> read(T const* p, index_t valid) const noexcept {
     detail::lane_block<T, items> raw;
-    if (valid == size && raw.aligned(p)) raw.read(p + lane() * items);
-    else each([&](std::size_t k) { raw.element[k] = at(k) < valid ? p[at(k)] : T{}; });
+    if (valid == size && raw.aligned(p)) {
+      raw.read(p + lane() * items);
+    } else {
+      __syncwarp();  // all lanes are here; without it ptxas makes every tile pay for what hardly any takes
+      each([&](std::size_t k) { raw.element[k] = at(k) < valid ? p[at(k)] : T{}; });
+    }
     return raw;
   }
   template <class T>
   __device__ void write(T* p, detail::lane_block<T, items> const& raw, index_t valid) const noexcept {
-    if (valid == size && raw.aligned(p)) raw.write(p + lane() * items);
-    else
+    if (valid == size && raw.aligned(p)) {
+      raw.write(p + lane() * items);
+    } else {
+      __syncwarp();
       each([&](std::size_t k) {
         if (at(k) < valid) p[at(k)] = raw.element[k];
       });
+    }
   }
 
  private:
+  /// Bits of a float as an integer that sorts like it, and back.
+  [[nodiscard]] __device__ static std::int32_t ordered(std::int32_t bits) noexcept {
+    return bits ^ (bits >> 31 & 0x7FFFFFFF);
+  }
+  /// Bits of this lane's largest magnitude, which sort like it; what is not finite is beyond all others.
+  [[nodiscard]] __device__ static std::uint32_t largest_bits(fragment const& f) noexcept {
+    std::uint32_t most = 0;
+#pragma unroll
+    for (int k = 0; k < items; ++k) {
+      std::uint32_t const bits = std::bit_cast<std::uint32_t>(f[static_cast<std::size_t>(k)]) & 0x7FFFFFFFU;
+      most = bits > most ? bits : most;
+    }
+    return most;
+  }
   /// random_16(key, first + i) for the elements of this lane. `first` is a multiple of 8.
   [[nodiscard]] __device__ static std::array<std::uint32_t, static_cast<std::size_t>(items)> random_16_of(
       rng_key const& key, std::uint64_t first) noexcept {
@@ -221,17 +274,15 @@ struct warp_tile {
       for (int k = 0; k < together; ++k) {
         auto const within =
             items < 8 ? static_cast<unsigned>(element + static_cast<std::uint64_t>(k)) % 8 : static_cast<unsigned>(k);
-        // A word is chosen by comparing, because registers have no addresses.
-        std::uint32_t word = words[0];
-        word = within / 2 == 1 ? words[1] : word;
-        word = within / 2 == 2 ? words[2] : word;
-        word = within / 2 == 3 ? words[3] : word;
+        std::uint32_t const word = detail::word_of(words, within / 2);
         out[static_cast<std::size_t>(begin + k)] = word >> (within % 2 * 16) & 0xFFFFU;
       }
     }
     return out;
   }
-  [[nodiscard]] __device__ static int lane() noexcept { return static_cast<int>(threadIdx.x) % detail::warp_size; }
+  [[nodiscard]] __device__ static int lane() noexcept {
+    return static_cast<int>(threadIdx.x % unsigned{detail::warp_size});
+  }
   /// Number of this lane's element k in the tile.
   [[nodiscard]] __device__ static int at(std::size_t k) noexcept { return lane() * items + static_cast<int>(k); }
   template <class T, class Op>
@@ -257,11 +308,15 @@ namespace detail {
 
 /// body(tile, first, valid) for every tile of `count` elements, a warp each.
 template <int Size, class Body>
-__global__ void __launch_bounds__(256) run_tiles(index_t const count, Body const body) {
+__global__ void __launch_bounds__(256, 3) run_tiles(index_t const count, Body const body) {
   index_t const warps = index_t{gridDim.x} * (blockDim.x / warp_size);
   index_t const mine = (index_t{blockIdx.x} * blockDim.x + threadIdx.x) / warp_size;
-  for (index_t first = mine * Size; first < count; first += warps * Size)
-    body(warp_tile<Size>{}, first, first + Size <= count ? index_t{Size} : count - first);
+  // Whole tiles apart from the ragged one, so that nothing in them asks how many elements there are; by number, so that
+  // compilers see what `first` is a multiple of, and ask for alignment once.
+  index_t const whole = count / Size;
+  index_t number = mine;
+  for (; number < whole; number += warps) body(warp_tile<Size>{}, number * Size, index_t{Size});
+  if (number == whole && whole * Size < count) body(warp_tile<Size>{}, whole * Size, count - whole * Size);
 }
 /// body(tile, line, first, valid) for every tile of every line.
 template <int Size, class Body>
@@ -269,8 +324,10 @@ __global__ void __launch_bounds__(256) run_line_tiles(index_t const lines, index
   index_t const warps = index_t{gridDim.x} * (blockDim.x / warp_size), a_line = (length + Size - 1) / Size;
   index_t const mine = (index_t{blockIdx.x} * blockDim.x + threadIdx.x) / warp_size;
   for (index_t number = mine; number < lines * a_line; number += warps) {
-    index_t const line = number / a_line, first = number % a_line * Size;
-    body(warp_tile<Size>{}, line, first, first + Size <= length ? index_t{Size} : length - first);
+    // A division of 64 bits costs as much as a codec, and most tensors are one line.
+    index_t const line = lines == 1 ? 0 : number / a_line, first = (number - line * a_line) * Size;
+    if (first + Size <= length) body(warp_tile<Size>{}, line, first, index_t{Size});
+    else body(warp_tile<Size>{}, line, first, length - first);
   }
 }
 

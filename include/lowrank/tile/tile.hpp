@@ -132,6 +132,10 @@ struct basic_host_tile {
     out.high = *std::ranges::max_element(ends) + 0.0F;
     return out;
   }
+  /// The same where only the largest magnitude is asked for; `low` and `high` may then be any two numbers with it.
+  [[nodiscard]] LOWRANK_INLINE value_range magnitude(fragment const& f, index_t valid) const noexcept {
+    return range(f, valid);
+  }
   /// decode(codes) of the first `valid` codes at p, packed as `code_bytes` says; the rest are zero. `decode` takes and gives
   /// packs.
   template <int Bits, class Decode>

@@ -7,7 +7,7 @@
 
 Rules, without exception: no spills, no stack, no local memory; tiles of contiguous numbers are read and written 16 bytes a lane
 at a time. Ceilings, from the table: registers, instructions of the kernel, instructions of a turn of its main loop.
-Needs nvcc, c++filt, and cuobjdump with nvdisasm: those of the toolkit, or else of PyPI, which pip puts into build/gates-venv.
+Needs nvcc, c++filt, and cuobjdump with nvdisasm: those of the toolkit, or else of PyPI, which pip puts into build/gates.
 """
 import argparse
 import csv
@@ -16,7 +16,6 @@ import re
 import shutil
 import subprocess
 import sys
-import venv
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,25 +68,22 @@ def nvcc() -> str:
 
 def disassembler() -> tuple[str, str]:
     """cuobjdump, and the folder of nvdisasm, which it calls."""
-    folders = [os.path.dirname(nvcc())]
-    environment = ROOT / "build" / "gates-venv"
-    folders += [str(one) for one in environment.glob("lib/python*/site-packages/nvidia/*/bin")]
+    tools = ROOT / "build" / "gates" / "tools"
 
     def search() -> tuple[str, str] | None:
-        path = os.pathsep.join(folders + [os.environ.get("PATH", "")])
-        tools = shutil.which("cuobjdump", path=path), shutil.which("nvdisasm", path=path)
-        return (tools[0], os.path.dirname(tools[1])) if all(tools) else None
+        folders = [os.path.dirname(nvcc()), *map(str, tools.glob("nvidia/*/bin")), os.environ.get("PATH", "")]
+        found = [shutil.which(name, path=os.pathsep.join(folders)) for name in ("cuobjdump", "nvdisasm")]
+        return (found[0], os.path.dirname(found[1])) if all(found) else None
 
     if found := search():
         return found
-    print(f"installing {' and '.join(DISASSEMBLER)} into {environment.relative_to(ROOT)}", file=sys.stderr)
-    try:
-        venv.create(environment, with_pip=True, clear=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise Failure(f"cannot make {environment}: {error}; on Debian: apt install python3-venv") from error
-    run([str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
-         *DISASSEMBLER])
-    folders += [str(one) for one in environment.glob("lib/python*/site-packages/nvidia/*/bin")]
+    print(f"fetching {' and '.join(DISASSEMBLER)}", file=sys.stderr)
+    pips = [python for python in (sys.executable, "/usr/bin/python3")
+            if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0]
+    if not pips:
+        raise Failure("no cuobjdump and nvdisasm, and no pip to fetch them: install python3-pip")
+    run([pips[0], "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--upgrade",
+         "--target", str(tools), *DISASSEMBLER])
     if found := search():
         return found
     raise Failure(f"{' and '.join(DISASSEMBLER)} brought no cuobjdump and nvdisasm")
@@ -127,6 +123,9 @@ def measure(source: Path, architecture: str) -> list[Measured]:
             "wide_stores": kernel.accesses("store", 16) + kernel.accesses("store", 32),
         }
         out.append(Measured(row, int(used["stack"]), int(used["stores"]) + int(used["loads"]), kernel.local_accesses))
+    seen = [one.row["kernel"] for one in out]
+    if doubled := sorted({one for one in seen if seen.count(one) > 1}):
+        raise Failure(f"{source.name} has several kernels that the table would call {', '.join(doubled)}")
     return out
 
 
@@ -149,6 +148,8 @@ def must_be_wide(kernel: str) -> list[str]:
     if "dequantize<" in kernel:
         return ["wide_stores"]
     if "quantize<" in kernel or "quantize_stochastic<" in kernel:
+        return ["wide_loads"]
+    if items < 8 and "bf16_tiles" in kernel:  # four of them are 8 bytes
         return ["wide_loads"]
     return list(FLOORS)
 

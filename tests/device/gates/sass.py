@@ -8,6 +8,7 @@ GLOBAL = re.compile(r"^(LDG|STG|LD|ST)\.")
 LOCAL = re.compile(r"^(LDL|STL)\b")
 LAST_ADDRESS = re.compile(r"0x([0-9a-f]+)\s*$")
 WIDTHS = (("ENL2.256", 32), ("256", 32), ("128", 16), ("64", 8), ("U16", 2), ("S16", 2), ("U8", 1), ("S8", 1))
+LEAST_WORK = 8  # instructions of a way that does not just skip the work
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,9 @@ class Kernel:
         return [one for one in self.blocks[here].next if one in inside and one != head]
 
     def usual(self, ways: list[int], meet: int, onward: dict[int, list[int]]) -> list[int]:
-        """Those of two ways that a full and aligned tile may take."""
-        calls, moved = [], []
+        """Those of two ways that a full and aligned tile may take. Where both compute, and neither just skips the work, the
+        longer one is for the rare numbers that the other one does not serve."""
+        calls, moved, work = [], [], []
         for way in ways:
             region, open_ = set(), [way]
             while open_:
@@ -187,10 +189,13 @@ class Kernel:
             found = [one.access() for block in region for one in self.blocks[block].instructions if one.access()]
             total = {what: sum(size for kind, size in found if kind == what) for what in ("load", "store")}
             moved.append((total, len(found)))
+            work.append(sum(len(self.blocks[one].instructions) for one in region))
         if calls[0] != calls[1]:
             return [ways[calls.index(False)]]
         if moved[0][0] == moved[1][0] and moved[0][1] != moved[1][1]:
             return [ways[0] if moved[0][1] < moved[1][1] else ways[1]]
+        if moved[0][1] == moved[1][1] == 0 and min(work) >= LEAST_WORK:
+            return [ways[0] if work[0] < work[1] else ways[1]]
         return ways
 
     def must_call(self, way: int, meet: int, onward: dict[int, list[int]]) -> bool:
@@ -264,21 +269,21 @@ def short_type(text: str) -> str:
         else:
             out += text[at]
             at += 1
+    out = re.sub(r"std::array<(.*)::handle, \d+ul>", r"\1", out)
     out = re.sub(r"\b(lowrank|detail|rule|codec|moments|format|basis)::", "", out).replace(" const", "")
     return out.strip() + number
 
 
 def short_name(demangled: str) -> str:
     """run_tiles<256, elementwise<adam_formula, fp32_moment>::apply>."""
-    if demangled.startswith("_Z"):  # too much for c++filt: what it is made of, up to the first executor
-        parts, at = [], 2
-        while match := re.compile(r"[^\d]*(?:S\d*_[^\d]*)*(\d+)").match(demangled, at):
-            at = match.end() + int(match[1])
-            parts.append(demangled[match.end() : at])
-            if parts[-1] == "cuda_executor":
-                break
-        parts = [one for one in parts if one not in ("lowrank", "detail", "rule", "cuda_executor")]
-        return f"{parts[0]}<{'::'.join(parts[1:])}>"
+    if demangled.startswith("_Z"):  # too much for c++filt: the names in it, up to the first executor, and the lambda's number
+        parts, at = [], 0
+        while parts[-1:] != ["cuda_executor"] and (found := re.compile(r"S[0-9A-Z]*_|(\d+)|.").match(demangled, at)):
+            at = found.end() + int(found[1] or 0)
+            parts += [demangled[found.end() : at]] if found[1] else []
+        parts = [one for one in parts if one not in ("lowrank", "detail", "rule", "transport", "cuda_executor")]
+        number = re.findall(r"E(\d*)_E", demangled)[-1]
+        return f"{parts[0]}<{'::'.join(parts[1:])}{f'#{int(number) + 2}' if number else ''}>"
     text = demangled.removeprefix("void ")
     begin = next((at for at in range(len(text)) if text[at] in "<("), len(text))
     if begin < len(text) and text[begin] == "<":

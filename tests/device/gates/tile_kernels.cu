@@ -13,14 +13,16 @@ using namespace lowrank;  // NOLINT(google-build-using-namespace)
 using device_matrix = matrix_view<float, device_space>;
 
 template <class Rule>
-void instantiate_rule(cuda_executor& exec, device_matrix r, device_matrix w, step_record* record) {
+void instantiate_rule(cuda_executor& exec, device_matrix r, device_matrix w, matrix_view<bf16, device_space> narrow,
+                      step_record* record) {
   Rule const rule{};
   auto state = rule.init(exec, r.shape());
   rule.begin(exec, state, record);
   rule.update(exec, state, r, w, record);
-  if constexpr (requires { rule.apply(exec, state, r, fp32_tiles{w.data}, record); }) {
-    rule.apply(exec, state, r, fp32_tiles{w.data}, record);
-    rule.apply(exec, state, r, bf16_tiles{reinterpret_cast<bf16*>(w.data), {}, weight_rounding::stochastic}, record);
+  if constexpr (requires { rule.apply(exec, state, r, fp32_weight<device_space>{w}.tiles({}), record); }) {
+    rule.apply(exec, state, r, fp32_weight<device_space>{w}.tiles({}), record);
+    rule.apply(exec, state, r, bf16_weight<device_space>{narrow}.tiles({}), record);
+    rule.apply(exec, state, r, master_weight<bf16, device_space>{narrow, w}.tiles({}), record);
   }
   rule.reset(exec, state);
 }
@@ -38,17 +40,18 @@ void instantiate_weight(cuda_executor& exec, Weight const& weight, step_record c
 
 }  // namespace
 
-void instantiate_rules(lowrank::cuda_executor& exec, device_matrix r, device_matrix w, step_record* record) {
-  instantiate_rule<rule::adam>(exec, r, w, record);
-  instantiate_rule<rule::adam_8bit>(exec, r, w, record);
-  instantiate_rule<rule::adam_8bit_cuda>(exec, r, w, record);
-  instantiate_rule<rule::adam_8bit_torchao>(exec, r, w, record);
-  instantiate_rule<rule::adam_4bit>(exec, r, w, record);
-  instantiate_rule<rule::adam_fp8>(exec, r, w, record);
-  instantiate_rule<rule::lion>(exec, r, w, record);
-  instantiate_rule<rule::sgd>(exec, r, w, record);
-  instantiate_rule<rule::plain_sgd>(exec, r, w, record);
-  instantiate_rule<rule::adafactor>(exec, r, w, record);
+void instantiate_rules(lowrank::cuda_executor& exec, device_matrix r, device_matrix w,
+                       matrix_view<bf16, device_space> narrow, step_record* record) {
+  instantiate_rule<rule::adam>(exec, r, w, narrow, record);
+  instantiate_rule<rule::adam_8bit>(exec, r, w, narrow, record);
+  instantiate_rule<rule::adam_8bit_cuda>(exec, r, w, narrow, record);
+  instantiate_rule<rule::adam_8bit_torchao>(exec, r, w, narrow, record);
+  instantiate_rule<rule::adam_4bit>(exec, r, w, narrow, record);
+  instantiate_rule<rule::adam_fp8>(exec, r, w, narrow, record);
+  instantiate_rule<rule::lion>(exec, r, w, narrow, record);
+  instantiate_rule<rule::sgd>(exec, r, w, narrow, record);
+  instantiate_rule<rule::plain_sgd>(exec, r, w, narrow, record);
+  instantiate_rule<rule::adafactor>(exec, r, w, narrow, record);
 }
 
 void instantiate_codecs(lowrank::cuda_executor& exec, device_matrix values, std::int32_t* flag,

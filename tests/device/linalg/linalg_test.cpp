@@ -1,5 +1,5 @@
-// The linear algebra of a device against that of the host: the same bits where the arithmetic is ours, rounding apart where a
-// library's is.
+// The linear algebra of a device against that of the host: the same bits where the arithmetic is ours, rounding apart
+// where a library's is.
 #include <doctest/doctest.h>
 
 #include <cmath>

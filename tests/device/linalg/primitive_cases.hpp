@@ -163,7 +163,9 @@ class primitive_cases : public linalg_cases<M> {
       replace_columns(m.exec, {.seed = 9}, 1234567, scales.data(), y.view());
       y.keep(m, out, "replaced");
       scale_to_unit(m.exec, y.view(), unit.data());
+      scale(m.exec, 1000.0F, y.view());
       scale_to_unit(m.exec, y.view(), unit.data() + 1, 40);
+      y.keep(m, out, "spared");
       scale(m.exec, 3e-20F, y.view());
       scale_to_unit(m.exec, y.view(), unit.data() + 2, 40);
       y.keep(m, out, "to unit");

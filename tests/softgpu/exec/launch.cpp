@@ -38,6 +38,12 @@ bool warps_run_backwards() {
   return reverse;
 }
 
+/// Register files of launches that are over: they are large, and most launches are small.
+std::vector<std::vector<char>>& used_files() {
+  static auto* const files = new std::vector<std::vector<char>>;
+  return *files;
+}
+
 class grid {
  public:
   grid(kernel const& k, launch const& l) : k_(k), l_(l), threads_(l.block[0] * l.block[1] * l.block[2]) {
@@ -50,6 +56,11 @@ class grid {
     block_.shared_uses.resize(block_.shared.size());
     warps_.resize((threads_ + 31) / 32);
     for (std::uint32_t n = 0; n < warps_.size(); ++n) prepare(warps_[n], n);
+  }
+  grid(grid const&) = delete;
+  grid& operator=(grid const&) = delete;
+  ~grid() {
+    for (warp& w : warps_) used_files().push_back(std::move(w.storage));
   }
 
   outcome run() {
@@ -78,11 +89,18 @@ class grid {
   void prepare(warp& w, std::uint32_t number) {
     w.in = &block_;
     w.id = number;
-    w.storage.resize(k_.file_bytes + 64);
+    if (!used_files().empty()) {
+      w.storage = std::move(used_files().back());
+      used_files().pop_back();
+    }
+    if (w.storage.size() < k_.file_bytes + 64) w.storage.resize(k_.file_bytes + 64);
     w.local.resize(std::size_t{32} * k_.local_bytes);
     w.local_bytes.resize(w.local.size());
     w.file = w.storage.data() + (64 - reinterpret_cast<std::uintptr_t>(w.storage.data()) % 64) % 64;
-    std::memcpy(w.file, k_.file_image.data(), k_.file_image.size());
+    std::memcpy(w.file, k_.file_image.data(), 64);
+    if (k_.first_constant != 0)
+      std::memcpy(w.file + k_.first_constant, k_.file_image.data() + k_.first_constant,
+                  k_.file_image.size() - k_.first_constant);
     auto const thread = [number](std::uint32_t lane) { return number * 32 + lane; };
     auto const [x, y, z] = l_.block;
     fill(w, kernel::tid_x, [&, x = x](auto lane) { return thread(lane) % x; });
@@ -119,7 +137,8 @@ class grid {
       w.lane_pc.fill(0);
       std::fill(w.local_bytes.begin(), w.local_bytes.end(), byte_state::unwritten);
       for (std::uint8_t d = 0; d < 3; ++d)
-        fill(w, static_cast<kernel::special>(kernel::ctaid_x + d), [&](auto) { return static_cast<std::uint32_t>(id[d]); });
+        fill(w, static_cast<kernel::special>(kernel::ctaid_x + d),
+             [&](auto) { return static_cast<std::uint32_t>(id[d]); });
     }
   }
 
@@ -138,7 +157,8 @@ class grid {
       if (std::none_of(warps_.begin(), warps_.end(), [](warp const& w) { return w.alive != 0; })) return;
       if (!any && !released) {
         auto const stuck = std::find_if(warps_.begin(), warps_.end(), [](warp const& w) { return w.waiting != 0; });
-        return fault(*stuck, "barrier never completes", *stuck->at_barrier, "the other threads have gone or wait elsewhere");
+        return fault(*stuck, "barrier never completes", *stuck->at_barrier,
+                     "the other threads have gone or wait elsewhere");
       }
       if (counts_.warp_instructions - before > patience) {
         report("no progress", k_.name + ", block " + std::to_string(block_.index));

@@ -24,7 +24,7 @@ outcome execute(kernel const& k, launch const& l);
 
 struct statistics {
   std::uint64_t launches = 0, warp_instructions = 0, thread_instructions = 0;
-  std::uint64_t requests = 0;                          ///< warp accesses to global memory
+  std::uint64_t requests = 0;                           ///< warp accesses to global memory
   std::uint64_t sectors_read = 0, sectors_written = 0;  ///< distinct 32-byte sectors, each once per launch
 
   statistics& operator+=(statistics const& other) noexcept;

@@ -49,7 +49,8 @@ void launch_order::acquire(std::uint64_t address) {
 
 bool launch_order::is_ordered(std::uint32_t era) const noexcept {
   if (acquired_.empty()) return false;
-  auto const block = static_cast<std::size_t>(std::upper_bound(first_era_.begin(), first_era_.end(), era) - first_era_.begin()) - 1;
+  auto const block =
+      static_cast<std::size_t>(std::upper_bound(first_era_.begin(), first_era_.end(), era) - first_era_.begin()) - 1;
   return (acquired_[block / 64] >> (block % 64) & 1) != 0 && era <= released_[block];
 }
 
@@ -93,7 +94,8 @@ std::ptrdiff_t launch_order::touch(allocation& a, std::uint64_t offset, std::uin
     }
   } else {
     for (std::size_t n = first; n <= last; ++n) {
-      bad |= static_cast<std::uint32_t>(writer[n] - launch < span) | static_cast<std::uint32_t>(reader[n] - launch < span);
+      bad |=
+          static_cast<std::uint32_t>(writer[n] - launch < span) | static_cast<std::uint32_t>(reader[n] - launch < span);
     }
   }
   bool const mixes = !strong && !a.strong.empty();
@@ -142,41 +144,6 @@ void shared_order::use_bytes() {
   for (std::size_t n = 0; n < bytes_; ++n) fine[n] = granules_[n >> shift_];
   granules_ = std::move(fine);
   shift_ = 0;
-}
-
-shared_order::conflict shared_order::touch(std::uint32_t byte, std::uint32_t bytes, int thread, std::uint32_t warp_epoch,
-                                           access how) {
-  if (shift_ != 0 && ((byte | bytes) & 3) != 0) use_bytes();
-  auto const concurrent = [&](use const& u) {
-    return u.epoch == epoch_ && u.thread != thread && !(u.thread / 32 == thread / 32 && u.warp_epoch != warp_epoch);
-  };
-  use const now{epoch_, warp_epoch, thread};
-  conflict found;
-  for (std::uint32_t n = byte >> shift_; n <= (byte + bytes - 1) >> shift_; ++n) {
-    granule& g = granules_[n];
-    use const* other = nullptr;
-    if (concurrent(g.writer)) other = &g.writer;
-    if (how != access::atomic && concurrent(g.atomic)) other = &g.atomic;
-    if (how != access::read) {
-      if (concurrent(g.first_reader)) other = &g.first_reader;
-      if (concurrent(g.last_reader)) other = &g.last_reader;
-    }
-    if (other) {
-      found = {other->thread, n << shift_};
-      g = {};
-      return found;
-    }
-    if (how == access::write) g.writer = now;
-    if (how == access::atomic) g.atomic = now;
-    if (how == access::read) {
-      // A reader of the same warp before its last bar.warp.sync concerns nobody in that warp any more, but other warps.
-      if (g.first_reader.epoch != epoch_ || g.first_reader.thread == thread)
-        g.first_reader = now;
-      else
-        g.last_reader = now;
-    }
-  }
-  return found;
 }
 
 }  // namespace softgpu

@@ -79,4 +79,34 @@ class shared_order {
   std::vector<granule> granules_;
 };
 
+// Here, because it is called for each lane of each access.
+inline shared_order::conflict shared_order::touch(std::uint32_t byte, std::uint32_t bytes, int thread,
+                                                  std::uint32_t warp_epoch, access how) {
+  if (shift_ != 0 && ((byte | bytes) & 3) != 0) use_bytes();
+  auto const concurrent = [&](use const& u) {
+    return u.epoch == epoch_ && u.thread != thread && !(u.thread / 32 == thread / 32 && u.warp_epoch != warp_epoch);
+  };
+  use const now{epoch_, warp_epoch, thread};
+  for (std::uint32_t n = byte >> shift_; n <= (byte + bytes - 1) >> shift_; ++n) {
+    granule& g = granules_[n];
+    use const* other = nullptr;
+    if (concurrent(g.writer)) other = &g.writer;
+    if (how != access::atomic && concurrent(g.atomic)) other = &g.atomic;
+    if (how != access::read) {
+      if (concurrent(g.first_reader)) other = &g.first_reader;
+      if (concurrent(g.last_reader)) other = &g.last_reader;
+    }
+    if (other) {
+      conflict const found{other->thread, n << shift_};
+      g = {};
+      return found;
+    }
+    if (how == access::write) g.writer = now;
+    else if (how == access::atomic) g.atomic = now;
+    else if (g.first_reader.epoch != epoch_ || g.first_reader.thread == thread) g.first_reader = now;
+    else g.last_reader = now;
+  }
+  return {};
+}
+
 }  // namespace softgpu

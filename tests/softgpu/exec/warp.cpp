@@ -14,8 +14,8 @@ std::string describe(warp const& w, instruction const& i, std::string const& mor
   std::string text(o.text);
   for (char& c : text)
     if (c == '\n' || c == '\t') c = ' ';
-  return k.name.substr(0, 120) + ", block " + std::to_string(w.in->index) + ", warp " + std::to_string(w.id) + ", " + more +
-         ": " + text + k.places[o.place];
+  return k.name.substr(0, 120) + ", block " + std::to_string(w.in->index) + ", warp " + std::to_string(w.id) + ", " +
+         more + ": " + text + k.places[o.place];
 }
 
 void leave(warp& w, int pc) noexcept {
@@ -30,7 +30,8 @@ void branch_by_table(warp& w, instruction const& i, lane_mask m) {
     if ((w.active >> lane & 1) == 0) continue;
     bool const taken = (m >> lane & 1) != 0;
     if (taken && index[lane] >= table.size())
-      return fault(w, "branch out of its table", i, "lane " + std::to_string(lane) + ", index " + std::to_string(index[lane]));
+      return fault(w, "branch out of its table", i,
+                   "lane " + std::to_string(lane) + ", index " + std::to_string(index[lane]));
     w.lane_pc[lane] = taken ? table[index[lane]] : w.pc + 1;
   }
   pick(w);
@@ -43,15 +44,17 @@ void arrive(warp& w, instruction const& i, lane_mask m) {
   }
   auto const first = static_cast<std::size_t>(std::countr_zero(m));
   std::uint32_t const id = w.slot<std::uint32_t>(i.a)[first];
-  if (id >= w.in->barriers.size()) return fault(w, "bad barrier", i, "there are 16 barriers, this is number " + std::to_string(id));
+  if (id >= w.in->barriers.size())
+    return fault(w, "bad barrier", i, "there are 16 barriers, this is number " + std::to_string(id));
   barrier& at = w.in->barriers[id];
-  bool const aligned = i.sign_extends;
+  bool const aligned = i.option != 0;
   if (aligned && ((w.alive & ~w.waiting) != m || w.waiting != 0))
     complain(w, "divergent barrier", i, "not every live lane of the warp reaches this barrier together");
   if (i.b != 0) {
     std::uint32_t const expected = w.slot<std::uint32_t>(i.b)[first];
     if (expected == 0 || expected % 32 != 0 || (at.expected != 0 && at.expected != expected))
-      return fault(w, "bad barrier", i, "the number of threads must be a multiple of 32 and the same for all: " + std::to_string(expected));
+      return fault(w, "bad barrier", i,
+                   "the number of threads must be a multiple of 32 and the same for all: " + std::to_string(expected));
     at.expected = expected;
   }
   if (i.run) {
@@ -131,8 +134,12 @@ void run(warp& w, std::uint64_t budget) {
           pick(w);
         }
         break;
-      case flow::table: branch_by_table(w, i, m); break;
-      case flow::barrier: arrive(w, i, m); break;
+      case flow::table:
+        branch_by_table(w, i, m);
+        break;
+      case flow::barrier:
+        arrive(w, i, m);
+        break;
       case flow::exit:
         leave(w, w.pc + 1);
         w.alive &= ~m;

@@ -1,12 +1,8 @@
-// Turns statements into instructions. Every opcode has one function, beside the handlers it chooses from, that takes the
-// modifiers it knows; whatever is left over makes the instruction a refusal: a lenient decoder is a silent liar.
+// Turns statements into instructions. Every opcode has one function, beside the handlers it chooses from.
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
-#include <map>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -14,63 +10,10 @@
 
 #include "ptx/kernel.hpp"
 #include "ptx/lexer.hpp"
+#include "ptx/statement.hpp"
 #include "ptx/types.hpp"
 
 namespace softgpu {
-
-/// Why an instruction is not decoded.
-struct refusal : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-class decoder;
-
-/// One instruction while it is decoded.
-class statement {
- public:
-  statement(decoder& d, instruction& to, std::string_view opcode_and_modifiers, std::string_view operands);
-
-  [[nodiscard]] std::string_view opcode() const noexcept { return opcode_; }
-  [[nodiscard]] decoder& context() const noexcept { return decoder_; }
-
-  // Modifiers: each must be taken by somebody.
-  bool take(std::string_view modifier) noexcept;
-  void allow(std::initializer_list<std::string_view> harmless) noexcept;  ///< cannot change what is computed here
-  /// Which of these it is, -1 if none.
-  int take_one(std::initializer_list<std::string_view> alternatives) noexcept;
-  int need_one(std::initializer_list<std::string_view> alternatives);
-  type take_type();  ///< the first one left; none if there is none
-  type need_type();
-  [[nodiscard]] std::string_view next_modifier() const noexcept;  ///< the first one left, not taken
-  void finish() const;                                            ///< throws if anything is left
-
-  // Operands.
-  [[nodiscard]] std::size_t count() const noexcept { return operands_.size(); }
-  void need(std::size_t count) const;
-  void need_between(std::size_t least, std::size_t most) const;
-  [[nodiscard]] std::string_view operand(std::size_t n) const;
-  void replace(std::size_t n, std::string_view text) { operands_.at(n) = text; }
-  std::uint32_t read(std::size_t n, type t);
-  std::uint32_t write(std::size_t n, type t);  ///< 0 for "_"
-  /// A predicate, perhaps negated: sets bit `which` of instruction::flip.
-  std::uint32_t read_predicate(std::size_t n, int which);
-  /// "p|q": the second part, empty if there is none; the operand becomes the first.
-  std::string_view split_pair(std::size_t n);
-  [[nodiscard]] std::uint32_t literal(std::size_t n) const;  ///< what must be known when the kernel is decoded
-  void address(std::size_t n);            ///< [base + offset] into a, wide and offset
-  void elements(std::size_t n, type t);   ///< {r0, r1} into v, count and wide
-
-  void read_all(type t, std::size_t from = 1);  ///< a, b, c, e from operand `from` on
-  void operator()(handler run) const noexcept { out.run = run; }
-
-  instruction& out;
-
- private:
-  decoder& decoder_;
-  std::string_view opcode_;
-  std::vector<std::string_view> modifiers_, operands_;
-  std::vector<bool> taken_;
-};
 
 using opcode_decoder = void (*)(statement&);
 using opcode_table = std::unordered_map<std::string_view, opcode_decoder>;
@@ -96,7 +39,7 @@ void decode_fused(statement& s, type t);
 struct symbol {
   enum kind : std::uint8_t { reg, shared, local, param, global } is = reg;
   type t = type::none;
-  std::uint64_t at = 0;  ///< offset in the register file, in its space, or device address
+  std::uint64_t at = 0;                 ///< offset in the register file, in its space, or device address
   std::uint32_t count = 0, stride = 0;  ///< of registers that are declared together, as %r<9>
 };
 
@@ -118,7 +61,6 @@ class decoder {
   void decode_kernel(item const& entry);
 
   // For statement.
-  /// The kind is meaningless without a value: "no such name" is an answer, too.
   [[nodiscard]] std::optional<symbol> find(std::string_view name) const;
   std::uint32_t operand(std::string_view text, type t);
   std::uint32_t constant(std::uint64_t value, int bytes);
@@ -138,7 +80,7 @@ class decoder {
     std::string_view name, last_label;
   };
 
-  void body(item const& it, bool is_entry);
+  void body(item const& it);
   void directive(std::string_view text);
   void declare_registers(std::string_view text);
   void declare_variable(std::string_view text, std::string_view space_name);
@@ -155,8 +97,8 @@ class decoder {
   std::vector<scope> scopes_;
   std::vector<frame> frames_;
   std::unordered_map<std::string, std::uint32_t> constants_;
-  std::unordered_map<std::string_view, std::uint64_t> shared_at_;   ///< of the module's variables that are used
-  std::vector<std::pair<std::uint32_t, int>> dynamic_shared_;       ///< constants to be known at the end
+  std::unordered_map<std::string_view, std::uint64_t> shared_at_;  ///< of the module's variables that are used
+  std::vector<std::pair<std::uint32_t, int>> dynamic_shared_;      ///< constants to be known at the end
   std::uint32_t place_ = 0, refusal_ = 0;
 };
 

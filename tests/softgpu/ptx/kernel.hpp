@@ -24,20 +24,20 @@ enum class order : std::uint8_t { weak, relaxed, acquire, release, acquire_relea
 struct instruction {
   handler run = nullptr;
   flow kind = flow::next;
-  bool negate = false;            ///< of the guard
-  std::uint8_t flip = 0;          ///< bit k: predicate operand k is negated
-  std::uint8_t count = 1;         ///< elements of a vector access
-  std::uint8_t bytes = 0;         ///< of one element
-  std::uint8_t wide = 0;          ///< bit 0: d, bit 1: a has 64 bits; bits 4..7: elements of v
+  bool negate = false;     ///< of the guard
+  std::uint8_t flip = 0;   ///< bit k: predicate operand k is negated
+  std::uint8_t count = 1;  ///< elements of a vector access
+  std::uint8_t bytes = 0;  ///< of one element
+  std::uint8_t wide = 0;   ///< bit 0: d, bit 1: a has 64 bits; bits 4..7: elements of v
   space where = space::generic;
   order ordering = order::weak;
   bool sign_extends = false;
-  std::uint8_t option = 0;        ///< whatever else a handler wants to know
-  std::uint32_t guard = 0;        ///< of a predicate word; slot 0 is always true
+  std::uint8_t option = 0;  ///< whatever else a handler wants to know
+  std::uint32_t guard = 0;  ///< of a predicate word; slot 0 is always true
   std::uint32_t d = 0, a = 0, b = 0, c = 0, e = 0;
   std::uint32_t v[4] = {};
   std::int64_t offset = 0;
-  std::int32_t target = -1;       ///< instruction of a branch, index of kernel::tables
+  std::int32_t target = -1;  ///< instruction of a branch, index of kernel::tables, or a number
 };
 
 /// What an instruction was in the text, for reports.
@@ -50,8 +50,26 @@ struct origin {
 struct kernel {
   /// Registers that hold the same for a whole warp, or what makes a lane itself.
   enum special : std::uint8_t {
-    tid_x, tid_y, tid_z, ntid_x, ntid_y, ntid_z, ctaid_x, ctaid_y, ctaid_z, nctaid_x, nctaid_y, nctaid_z,
-    laneid, warpid, nwarpid, smid, nsmid, dynamic_smem_size, total_smem_size, special_count
+    tid_x,
+    tid_y,
+    tid_z,
+    ntid_x,
+    ntid_y,
+    ntid_z,
+    ctaid_x,
+    ctaid_y,
+    ctaid_z,
+    nctaid_x,
+    nctaid_y,
+    nctaid_z,
+    laneid,
+    warpid,
+    nwarpid,
+    smid,
+    nsmid,
+    dynamic_smem_size,
+    total_smem_size,
+    special_count
   };
   struct parameter {
     std::uint32_t offset, size;
@@ -67,7 +85,8 @@ struct kernel {
   std::vector<std::string> places{1}, refusals{1};
   std::vector<std::vector<std::int32_t>> tables;  ///< targets of brx.idx
   std::uint32_t file_bytes = 0;
-  std::vector<char> file_image;  ///< constants and zeroed registers, copied when a warp starts
+  std::vector<char> file_image;                         ///< constants and zeroed registers, copied when a warp starts
+  std::uint32_t first_constant = 0;                     ///< where the image begins to hold anything but slot 0
   std::array<std::uint32_t, special_count> specials{};  ///< 0: not used
 };
 

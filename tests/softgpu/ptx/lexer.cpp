@@ -109,7 +109,8 @@ std::vector<item> items(std::string_view s) {
       if (brace < semicolon) {  // an initialised variable: .. = { .. };
         at = s.find(';', after_brace(s, brace));
         if (at == std::string_view::npos) break;
-        it.head = trim(s.substr(static_cast<std::size_t>(head.data() - s.data()), at - static_cast<std::size_t>(head.data() - s.data())));
+        it.head = trim(s.substr(static_cast<std::size_t>(head.data() - s.data()),
+                                at - static_cast<std::size_t>(head.data() - s.data())));
         ++at;
       } else {
         at = semicolon + 1;
@@ -209,7 +210,8 @@ declaration parse_declaration(std::string_view text) {
   unsigned long long count = 1;
   if (auto const bracket = d.name.find('['); bracket != std::string_view::npos) {
     count = 1;
-    for (auto b = bracket; b != std::string_view::npos; b = d.name.find('[', b + 1)) count *= number(d.name.substr(b + 1));
+    for (auto b = bracket; b != std::string_view::npos; b = d.name.find('[', b + 1))
+      count *= number(d.name.substr(b + 1));
     d.name = d.name.substr(0, bracket);
   }
   d.bytes = count * d.unit;

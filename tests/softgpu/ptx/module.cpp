@@ -21,12 +21,9 @@ struct module::body {
 
   explicit body(std::string_view ptx) : text(without_comments(ptx)), parts(items(text)) {
     for (item const& it : parts) {
-      if (it.kind == item_kind::directive)
-        directive(it.head);
-      else if (it.kind == item_kind::entry && it.has_body)
-        entries[std::string(it.name)] = &it;
-      else if (it.has_body)
-        symbols.functions[it.name] = &it;
+      if (it.kind == item_kind::directive) directive(it.head);
+      else if (it.kind == item_kind::entry && it.has_body) entries[std::string(it.name)] = &it;
+      else if (it.has_body) symbols.functions[it.name] = &it;
     }
     if (entries.empty() && symbols.functions.empty() && variables.empty() && symbols.arch == 0)
       throw std::runtime_error("softgpu: this is no PTX");
@@ -67,14 +64,14 @@ struct module::body {
     std::size_t n = 0;
     for (auto const value : split(d.values, ',')) {
       std::uint64_t bits = 0;
-      if (auto const address = value_of_symbol(value); address != 0)
-        bits = address;
+      if (auto const address = value_of_symbol(value); address != 0) bits = address;
       else if (value.starts_with("0f") || value.starts_with("0F") || value.starts_with("0d") || value.starts_with("0D"))
         std::from_chars(value.data() + 2, value.data() + value.size(), bits, 16);
       else
         bits = value.starts_with('-') ? 0 - std::strtoull(std::string(value.substr(1)).c_str(), nullptr, 0)
                                       : std::strtoull(std::string(value).c_str(), nullptr, 0);
-      if ((n + 1) * d.unit > d.bytes) throw std::runtime_error("softgpu: too many initial values of " + std::string(d.name));
+      if ((n + 1) * d.unit > d.bytes)
+        throw std::runtime_error("softgpu: too many initial values of " + std::string(d.name));
       std::memcpy(memory().real(at) + n++ * d.unit, &bits, d.unit);
     }
   }
@@ -92,7 +89,7 @@ struct module::body {
   std::vector<std::pair<std::uint64_t, declaration>> initial_;
 };
 
-module::module(std::string_view ptx) : body_(std::make_unique<body>(ptx)) {}
+module::module(std::string_view ptx) :body_(std::make_unique<body>(ptx)) {}
 module::module(module&&) noexcept = default;
 module& module::operator=(module&&) noexcept = default;
 module::~module() = default;

@@ -11,13 +11,12 @@ struct row {
   type t;
   int size;
 };
-constexpr std::array<row, 20> rows{{{"", type::none, 0},        {"pred", type::pred, 4},    {"b8", type::b8, 1},
-                                    {"b16", type::b16, 2},      {"b32", type::b32, 4},      {"b64", type::b64, 8},
-                                    {"u8", type::u8, 1},        {"u16", type::u16, 2},      {"u32", type::u32, 4},
-                                    {"u64", type::u64, 8},      {"s8", type::s8, 1},        {"s16", type::s16, 2},
-                                    {"s32", type::s32, 4},      {"s64", type::s64, 8},      {"f16", type::f16, 2},
-                                    {"f16x2", type::f16x2, 4},  {"bf16", type::bf16, 2},    {"bf16x2", type::bf16x2, 4},
-                                    {"f32", type::f32, 4},      {"f64", type::f64, 8}}};
+constexpr std::array<row, 20> rows{
+    {{"", type::none, 0},     {"pred", type::pred, 4},     {"b8", type::b8, 1},   {"b16", type::b16, 2},
+     {"b32", type::b32, 4},   {"b64", type::b64, 8},       {"u8", type::u8, 1},   {"u16", type::u16, 2},
+     {"u32", type::u32, 4},   {"u64", type::u64, 8},       {"s8", type::s8, 1},   {"s16", type::s16, 2},
+     {"s32", type::s32, 4},   {"s64", type::s64, 8},       {"f16", type::f16, 2}, {"f16x2", type::f16x2, 4},
+     {"bf16", type::bf16, 2}, {"bf16x2", type::bf16x2, 4}, {"f32", type::f32, 4}, {"f64", type::f64, 8}}};
 }  // namespace
 
 type type_of(std::string_view name) noexcept {

@@ -73,11 +73,16 @@ class random_program {
 
   static u32 apply(u32 op, u32 a, u32 b) {
     switch (op) {
-      case 0: return a + b;
-      case 1: return a ^ (b << 3);
-      case 2: return a * 5 - b;
-      case 3: return (a >> 2) + (b & 0xff);
-      default: return a | b * 3;
+      case 0:
+        return a + b;
+      case 1:
+        return a ^ (b << 3);
+      case 2:
+        return a * 5 - b;
+      case 3:
+        return (a >> 2) + (b & 0xff);
+      default:
+        return a | b * 3;
     }
   }
   static bool condition(node const& x, std::array<u32, 4> const& v) {
@@ -87,7 +92,9 @@ class random_program {
   left_by run(std::vector<node> const& nodes, std::array<u32, 4>& v, u32& budget) const {
     for (node const& x : nodes) {
       switch (x.what) {
-        case kind::assign: v[x.to] = apply(x.op, v[x.left], v[x.right] + x.constant); break;
+        case kind::assign:
+          v[x.to] = apply(x.op, v[x.left], v[x.right] + x.constant);
+          break;
         case kind::branch:
           if (auto const how = run(condition(x, v) ? x.first : x.second, v, budget); how != left_by::end) return how;
           break;
@@ -100,9 +107,12 @@ class random_program {
             if (n >= 6) break;  // the body may change what bounds it
           }
           break;
-        case kind::leave: return left_by::leave;
-        case kind::again: return left_by::again;
-        case kind::stop: return left_by::stop;
+        case kind::leave:
+          return left_by::leave;
+        case kind::again:
+          return left_by::again;
+        case kind::stop:
+          return left_by::stop;
       }
     }
     return left_by::end;
@@ -117,18 +127,27 @@ class random_program {
         case kind::assign: {
           say("add.u32 %r8, " + r(x.right) + ", " + std::to_string(x.constant) + ";");
           switch (x.op) {
-            case 0: say("add.u32 " + r(x.to) + ", " + r(x.left) + ", %r8;"); break;
-            case 1: say("shl.b32 %r9, %r8, 3; xor.b32 " + r(x.to) + ", " + r(x.left) + ", %r9;"); break;
-            case 2: say("mul.lo.u32 %r9, " + r(x.left) + ", 5; sub.u32 " + r(x.to) + ", %r9, %r8;"); break;
-            case 3: say("shr.u32 %r9, " + r(x.left) + ", 2; and.b32 %r10, %r8, 255; add.u32 " + r(x.to) + ", %r9, %r10;"); break;
-            default: say("mul.lo.u32 %r9, %r8, 3; or.b32 " + r(x.to) + ", " + r(x.left) + ", %r9;");
+            case 0:
+              say("add.u32 " + r(x.to) + ", " + r(x.left) + ", %r8;");
+              break;
+            case 1:
+              say("shl.b32 %r9, %r8, 3; xor.b32 " + r(x.to) + ", " + r(x.left) + ", %r9;");
+              break;
+            case 2:
+              say("mul.lo.u32 %r9, " + r(x.left) + ", 5; sub.u32 " + r(x.to) + ", %r9, %r8;");
+              break;
+            case 3:
+              say("shr.u32 %r9, " + r(x.left) + ", 2; and.b32 %r10, %r8, 255; add.u32 " + r(x.to) + ", %r9, %r10;");
+              break;
+            default:
+              say("mul.lo.u32 %r9, %r8, 3; or.b32 " + r(x.to) + ", " + r(x.left) + ", %r9;");
           }
           break;
         }
         case kind::branch: {
           std::string const otherwise = fresh(), end = fresh();
-          say("add.u32 %r8, " + r(x.left) + ", " + std::to_string(x.constant) + "; rem.u32 %r8, %r8, 7; and.b32 %r9, " + r(x.right) +
-              ", 7; setp.ge.u32 %p0, %r8, %r9; @%p0 bra " + otherwise + ";");
+          say("add.u32 %r8, " + r(x.left) + ", " + std::to_string(x.constant) + "; rem.u32 %r8, %r8, 7; and.b32 %r9, " +
+              r(x.right) + ", 7; setp.ge.u32 %p0, %r8, %r9; @%p0 bra " + otherwise + ";");
           print(x.first);
           if (!x.second.empty()) say("bra " + end + ";");
           say(otherwise + ":");
@@ -140,18 +159,26 @@ class random_program {
           std::string const head = fresh(), next = fresh(), end = fresh();
           u32 const counter = 11 + static_cast<u32>(exits_.size());
           say("mov.u32 " + r(counter) + ", 0;");
-          say(head + ": and.b32 %r8, " + r(x.left) + ", 7; setp.ge.u32 %p0, " + r(counter) + ", %r8; @%p0 bra " + end + ";");
+          say(head + ": and.b32 %r8, " + r(x.left) + ", 7; setp.ge.u32 %p0, " + r(counter) + ", %r8; @%p0 bra " + end +
+              ";");
           say("add.u32 " + r(x.to) + ", " + r(x.to) + ", " + r(counter) + ";");
           exits_.push_back({end, next});
           print(x.first);
           exits_.pop_back();
-          say(next + ": setp.ge.u32 %p0, " + r(counter) + ", 6; @%p0 bra " + end + "; add.u32 " + r(counter) + ", " + r(counter) + ", 1; bra " + head + ";");
+          say(next + ": setp.ge.u32 %p0, " + r(counter) + ", 6; @%p0 bra " + end + "; add.u32 " + r(counter) + ", " +
+              r(counter) + ", 1; bra " + head + ";");
           say(end + ":");
           break;
         }
-        case kind::leave: say("bra " + exits_.back().first + ";"); break;
-        case kind::again: say("bra.uni " + exits_.back().second + ";"); break;
-        case kind::stop: say("bra $stop;"); break;
+        case kind::leave:
+          say("bra " + exits_.back().first + ";");
+          break;
+        case kind::again:
+          say("bra.uni " + exits_.back().second + ";");
+          break;
+        case kind::stop:
+          say("bra $stop;");
+          break;
       }
     }
   }
@@ -172,8 +199,10 @@ TEST_CASE("600 random programs do what C++ does") {
   for (u32 seed = 0; seed < 600; ++seed) {
     random_program program(seed);
     buffer<u32> const v(start);
-    std::string const body = "mad.lo.u32 %r20, %r31, 48, %r30; mul.wide.u32 %rd0, %r20, 16; add.u64 %rd0, %rd0, %rd24;"
-                             "ld.global.v4.u32 {%r0, %r1, %r2, %r3}, [%rd0];\n" + program.ptx() + "$stop: st.global.v4.u32 [%rd0], {%r0, %r1, %r2, %r3};";
+    std::string const body =
+        "mad.lo.u32 %r20, %r31, 48, %r30; mul.wide.u32 %rd0, %r20, 16; add.u64 %rd0, %rd0, %rd24;"
+        "ld.global.v4.u32 {%r0, %r1, %r2, %r3}, [%rd0];\n" +
+        program.ptx() + "$stop: st.global.v4.u32 [%rd0], {%r0, %r1, %r2, %r3};";
     REQUIRE(run_body(body, {2, 48}, {v.address()}) == softgpu::outcome::completed);
     auto const got = v.values();
     std::size_t changed = 0;
@@ -209,9 +238,11 @@ $join:
   st.global.u32 [%rd0], %r2;)";
   check_report("", parted, {}, {y.address()});
   for (u32 n = 0; n < 32; ++n) CHECK(y.values()[n] == (n % 2 == 0 ? 10 : 20));
-  check_report("warp convergence", "setp.lt.u32 %p0, %r30, 7; @%p0 shfl.sync.bfly.b32 %r1, %r30, 1, 31, -1;", {}, {y.address()});
+  check_report("warp convergence", "setp.lt.u32 %p0, %r30, 7; @%p0 shfl.sync.bfly.b32 %r1, %r30, 1, 31, -1;", {},
+               {y.address()});
   check_report("", "setp.lt.u32 %p0, %r30, 8; @%p0 shfl.sync.bfly.b32 %r1, %r30, 1, 31, 255;", {}, {y.address()});
-  check_report("shuffle reads lane 8, which is inactive", "setp.lt.u32 %p0, %r30, 8; @%p0 shfl.sync.down.b32 %r1, %r30, 1, 31, 255;", {}, {y.address()});
+  check_report("shuffle reads lane 8, which is inactive",
+               "setp.lt.u32 %p0, %r30, 8; @%p0 shfl.sync.down.b32 %r1, %r30, 1, 31, 255;", {}, {y.address()});
   check_report("warp convergence", "shfl.sync.bfly.b32 %r1, %r30, 1, 31, 254;", {}, {y.address()});
   // Who has left cannot be waited for.
   check_report("", "setp.lt.u32 %p0, %r30, 7; @%p0 ret; vote.sync.ballot.b32 %r1, %p0, -1;", {}, {y.address()});
@@ -229,7 +260,8 @@ $wait:
   setp.eq.u32 %p1, %r0, 0;
   @%p1 bra $wait;
   st.global.u32 [%rd24+4], 5;
-$end:)", {1, 64}, {flag.address()});
+$end:)",
+               {1, 64}, {flag.address()});
   CHECK(flag.values()[1] == 5);
 }
 

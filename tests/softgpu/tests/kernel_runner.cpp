@@ -4,8 +4,11 @@ namespace softgpu_test {
 
 std::string kernel_text(std::string const& body, std::size_t pointers, std::string const& before) {
   std::string text = ".version 8.8\n.target sm_90\n.address_size 64\n" + before + "\n.visible .entry k(";
-  for (std::size_t n = 0; n < pointers; ++n) text += (n == 0 ? "" : ", ") + std::string(".param .u64 p") + std::to_string(n);
-  text += ")\n{\n  .reg .b32 %r<32>;\n  .reg .b64 %rd<32>;\n  .reg .f32 %f<16>;\n  .reg .f64 %fd<8>;\n  .reg .pred %p<16>;\n  .reg .b16 %h<8>;\n";
+  for (std::size_t n = 0; n < pointers; ++n)
+    text += (n == 0 ? "" : ", ") + std::string(".param .u64 p") + std::to_string(n);
+  text +=
+      ")\n{\n  .reg .b32 %r<32>;\n  .reg .b64 %rd<32>;\n  .reg .f32 %f<16>;\n  .reg .f64 %fd<8>;\n  .reg .pred "
+      "%p<16>;\n  .reg .b16 %h<8>;\n";
   for (std::size_t n = 0; n < pointers; ++n)
     text += "  ld.param.u64 %rd" + std::to_string(24 + n) + ", [p" + std::to_string(n) + "];\n";
   return text + "  mov.u32 %r30, %tid.x;\n  mov.u32 %r31, %ctaid.x;\n" + body + "\n  ret;\n}\n";
@@ -24,7 +27,8 @@ softgpu::outcome run_text(std::string const& text, shape s, std::vector<std::uin
   return softgpu::execute(*k, l);
 }
 
-void check_report(std::string const& part, std::string const& body, shape s, std::vector<std::uint64_t> const& pointers) {
+void check_report(std::string const& part, std::string const& body, shape s,
+                  std::vector<std::uint64_t> const& pointers) {
   int const before = softgpu::report_count();
   if (!part.empty()) softgpu::expect_reports(part, 1000);
   (void)run_body(body, s, pointers);

@@ -56,6 +56,7 @@ inline softgpu::outcome run_body(std::string const& body, shape s, std::vector<s
 }
 
 /// The body is run, and this is reported once or more, and nothing else; the empty text: nothing at all.
-void check_report(std::string const& part, std::string const& body, shape s, std::vector<std::uint64_t> const& pointers);
+void check_report(std::string const& part, std::string const& body, shape s,
+                  std::vector<std::uint64_t> const& pointers);
 
 }  // namespace softgpu_test

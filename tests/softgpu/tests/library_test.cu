@@ -139,6 +139,18 @@ TEST_CASE("gemm: all transpositions, types, leading dimensions") {
     }
 }
 
+TEST_CASE("gemm: only the math mode of tensor cores rounds its inputs") {
+  float const fine = 1.f + 0x1p-12f, one = 1, zero = 0;
+  for (auto const mode : {CUBLAS_DEFAULT_MATH, CUBLAS_PEDANTIC_MATH, CUBLAS_TF32_TENSOR_OP_MATH}) {
+    library l;
+    float *const x = l.up(std::vector<float>(256, fine)), *const y = l.up(std::vector<float>(256, 1.f));
+    float* const z = l.space<float>(256);
+    cublasSetMathMode(l.blas, mode);
+    cublasSgemm(l.blas, CUBLAS_OP_N, CUBLAS_OP_N, 16, 16, 16, &one, x, 16, y, 16, &zero, z, 16);
+    CHECK((l.down(z, 1)[0] == 16.f) == (mode == CUBLAS_TF32_TENSOR_OP_MATH));
+  }
+}
+
 TEST_CASE("gemm: batches with strides, sizes of 64 bits, scalars on the device") {
   library l;
   int const n = 5;

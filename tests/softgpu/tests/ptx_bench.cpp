@@ -16,8 +16,10 @@ std::string register_of(std::string const& name, int bits) {
 }
 std::string head(std::size_t parameters) {
   std::string text = ".version 8.8\n.target sm_90\n.address_size 64\n.visible .entry bench(";
-  for (std::size_t n = 0; n < parameters; ++n) text += (n == 0 ? "" : ", ") + std::string(".param .u64 p") + std::to_string(n);
-  return text + ")\n{\n  .reg .b32 %r<9>, %t<4>;\n  .reg .b64 %rd<9>, %x<4>;\n  .reg .pred %p<9>, %more;\n  .reg .b16 %h;\n";
+  for (std::size_t n = 0; n < parameters; ++n)
+    text += (n == 0 ? "" : ", ") + std::string(".param .u64 p") + std::to_string(n);
+  return text +
+         ")\n{\n  .reg .b32 %r<9>, %t<4>;\n  .reg .b64 %rd<9>, %x<4>;\n  .reg .pred %p<9>, %more;\n  .reg .b16 %h;\n";
 }
 
 }  // namespace
@@ -27,14 +29,14 @@ std::vector<std::uint64_t> evaluate(std::string const& body, int result_bits, st
   std::size_t const rows = operands.empty() ? 32 : operands[0].values.size();
   std::string text = head(operands.size() + 1) + register_of("d", result_bits);
   for (std::size_t n = 0; n < operands.size(); ++n) text += register_of(names[n], operands[n].bits);
-  text += "  mov.u32 %t0, %ctaid.x;\n  mov.u32 %t1, %tid.x;\n  mad.lo.u32 %t0, %t0, 128, %t1;\n  setp.ge.u32 %more, %t0, " +
-          std::to_string(rows) + ";\n  @%more ret;\n  mul.wide.u32 %x0, %t0, 8;\n";
+  text +=
+      "  mov.u32 %t0, %ctaid.x;\n  mov.u32 %t1, %tid.x;\n  mad.lo.u32 %t0, %t0, 128, %t1;\n  setp.ge.u32 %more, %t0, " +
+      std::to_string(rows) + ";\n  @%more ret;\n  mul.wide.u32 %x0, %t0, 8;\n";
   for (std::size_t n = 0; n < operands.size(); ++n) {
     text += "  ld.param.u64 %x1, [p" + std::to_string(n) + "];\n  add.u64 %x1, %x1, %x0;\n";
     if (operands[n].bits == 1)
       text += "  ld.global.b32 %t2, [%x1];\n  setp.ne.u32 %" + std::string(names[n]) + ", %t2, 0;\n";
-    else
-      text += "  ld.global.b" + std::to_string(operands[n].bits) + " %" + names[n] + ", [%x1];\n";
+    else text += "  ld.global.b" + std::to_string(operands[n].bits) + " %" + names[n] + ", [%x1];\n";
   }
   text += "  " + body + "\n  ld.param.u64 %x1, [p" + std::to_string(operands.size()) + "];\n  add.u64 %x1, %x1, %x0;\n";
   text += result_bits == 1 ? std::string("  selp.b32 %t2, 1, 0, %d;\n  st.global.b32 [%x1], %t2;\n")

@@ -23,7 +23,8 @@ struct column {
 
 /// Runs `text` once for each row of the columns, which it finds in registers %a, %b, %c, %e; its result is %d, as wide
 /// as said. Several statements are fine, and so are the scratch registers %r<9> (.b32), %rd<9> (.b64), %p<9>.
-[[nodiscard]] std::vector<std::uint64_t> evaluate(std::string const& text, int result_bits, std::vector<column> const& operands);
+[[nodiscard]] std::vector<std::uint64_t> evaluate(std::string const& text, int result_bits,
+                                                  std::vector<column> const& operands);
 
 /// The complaint of the decoder about one statement, empty if it is accepted. The registers of `evaluate` exist, and
 /// %h (.b16).
@@ -48,11 +49,14 @@ template <class T>
 T from_bits(std::uint64_t x) {
   if constexpr (std::is_same_v<T, float>) return std::bit_cast<float>(static_cast<std::uint32_t>(x));
   else if constexpr (std::is_same_v<T, double>) return std::bit_cast<double>(x);
-  else if constexpr (std::is_same_v<T, half_bits> || std::is_same_v<T, bf16_bits>) return {static_cast<std::uint16_t>(x)};
+  else if constexpr (std::is_same_v<T, half_bits> || std::is_same_v<T, bf16_bits>)
+    return {static_cast<std::uint16_t>(x)};
   else return static_cast<T>(x);
 }
 template <class T>
-constexpr int register_bits = sizeof(T) == 8 ? 64 : sizeof(T) == 4 ? 32 : 16;
+constexpr int register_bits = sizeof(T) == 8   ? 64
+                              : sizeof(T) == 4 ? 32
+                                               : 16;
 
 /// Zeros, ones, extremes, what overflows, what is lost, and for floating point all that is special.
 template <class T>
@@ -61,25 +65,65 @@ std::vector<T> edges() {
   if constexpr (std::is_same_v<T, half_bits> || std::is_same_v<T, bf16_bits>) {
     bool const half = std::is_same_v<T, half_bits>;
     std::vector<T> all;
-    for (unsigned magnitude : half ? std::vector<unsigned>{0x0000, 0x0001, 0x03ff, 0x0400, 0x1400, 0x3555, 0x3bff, 0x3c00, 0x3c01, 0x4248,
-                                                           0x6400, 0x7bff, 0x7c00, 0x7e01}
-                                   : std::vector<unsigned>{0x0000, 0x0001, 0x007f, 0x0080, 0x3a83, 0x3eab, 0x3f7f, 0x3f80, 0x3f81, 0x4049,
-                                                           0x4b80, 0x7f7f, 0x7f80, 0x7fc1})
+    for (unsigned magnitude : half ? std::vector<unsigned>{0x0000, 0x0001, 0x03ff, 0x0400, 0x1400, 0x3555, 0x3bff,
+                                                           0x3c00, 0x3c01, 0x4248, 0x6400, 0x7bff, 0x7c00, 0x7e01}
+                                   : std::vector<unsigned>{0x0000, 0x0001, 0x007f, 0x0080, 0x3a83, 0x3eab, 0x3f7f,
+                                                           0x3f80, 0x3f81, 0x4049, 0x4b80, 0x7f7f, 0x7f80, 0x7fc1})
       for (unsigned sign : {0x0000U, 0x8000U}) all.push_back({static_cast<std::uint16_t>(magnitude | sign)});
     return all;
   } else if constexpr (std::is_floating_point_v<T>) {
     std::vector<T> all;
-    for (T x : {T{0}, T{1}, T{0.5}, T{1.5}, T{2.5}, T{3}, T(1) / T(3), T(0.1), limits::epsilon(), 1 + limits::epsilon(), T{127.5}, T{255},
-                T{65535.4}, T(2147483647.0), T(4294967296.0), T(9.3e18), limits::min(), limits::min() * T{0.75}, limits::denorm_min(),
-                limits::max(), limits::infinity(), limits::quiet_NaN()}) {
+    for (T x : {T{0},
+                T{1},
+                T{0.5},
+                T{1.5},
+                T{2.5},
+                T{3},
+                T(1) / T(3),
+                T(0.1),
+                limits::epsilon(),
+                1 + limits::epsilon(),
+                T{127.5},
+                T{255},
+                T{65535.4},
+                T(2147483647.0),
+                T(4294967296.0),
+                T(9.3e18),
+                limits::min(),
+                limits::min() * T{0.75},
+                limits::denorm_min(),
+                limits::max(),
+                limits::infinity(),
+                limits::quiet_NaN()}) {
       all.push_back(x);
       all.push_back(-x);
     }
     return all;
   } else {
-    std::vector<T> all{T{0}, T{1}, T{2}, T{3}, T{7}, T{31}, T{32}, T{33}, T{63}, T{64}, T{100}, limits::max(), T(limits::max() - 1),
-                       T(limits::max() / 2), T(limits::max() / 2 + 1), T(limits::max() / 3), limits::min(), T(limits::min() + 1),
-                       T(-1), T(-2), T(-7), T(0x12345678abcdefULL), T(0xdeadbeefcafebabeULL), T(0x5555555555555555ULL)};
+    std::vector<T> all{T{0},
+                       T{1},
+                       T{2},
+                       T{3},
+                       T{7},
+                       T{31},
+                       T{32},
+                       T{33},
+                       T{63},
+                       T{64},
+                       T{100},
+                       limits::max(),
+                       T(limits::max() - 1),
+                       T(limits::max() / 2),
+                       T(limits::max() / 2 + 1),
+                       T(limits::max() / 3),
+                       limits::min(),
+                       T(limits::min() + 1),
+                       T(-1),
+                       T(-2),
+                       T(-7),
+                       T(0x12345678abcdefULL),
+                       T(0xdeadbeefcafebabeULL),
+                       T(0x5555555555555555ULL)};
     return all;
   }
 }
@@ -92,7 +136,7 @@ inline bool same_bits(std::uint64_t got, std::uint64_t wanted, bool any_nan, int
          std::isnan(std::bit_cast<float>(static_cast<std::uint32_t>(wanted)));
 }
 
-/// Every combination of edge values against `expected`, which gives a value, or bits as std::uint64_t. Where a result is
+/// Every combination of edge values against `expected`, which gives a value, or bits as std::uint64_t. If a result is
 /// NaN, float must have the canonical one, and double any.
 template <class D, class... S, class F>
 void check_values(std::string const& instruction, F expected, std::vector<S>... tables) {

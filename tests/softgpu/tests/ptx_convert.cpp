@@ -37,12 +37,17 @@ void check_integers() {
     check1<seen<D>, S>("cvt.sat." + types + " %d, %a;", clamp);
   } else {
     std::vector<u32> words;  // with garbage above
-    for (S const x : edges<S>()) words.push_back(static_cast<u32>(static_cast<std::make_unsigned_t<S>>(x)) | (sizeof(S) == 1 ? 0xab00U : 0U));
+    for (S const x : edges<S>())
+      words.push_back(static_cast<u32>(static_cast<std::make_unsigned_t<S>>(x)) | (sizeof(S) == 1 ? 0xab00U : 0U));
     if constexpr (sizeof(S) == 2) {
-      check_values<seen<D>, S>("cvt." + types + " %d, %a;", [](S x) { return static_cast<seen<D>>(static_cast<D>(x)); }, edges<S>());
+      check_values<seen<D>, S>(
+          "cvt." + types + " %d, %a;", [](S x) { return static_cast<seen<D>>(static_cast<D>(x)); }, edges<S>());
     } else {
-      check_values<seen<D>, u32>("cvt." + types + " %d, %a;", [](u32 x) { return static_cast<seen<D>>(static_cast<D>(static_cast<S>(x))); }, words);
-      check_values<seen<D>, u32>("cvt.sat." + types + " %d, %a;", [&](u32 x) { return clamp(static_cast<S>(x)); }, words);
+      check_values<seen<D>, u32>(
+          "cvt." + types + " %d, %a;", [](u32 x) { return static_cast<seen<D>>(static_cast<D>(static_cast<S>(x))); },
+          words);
+      check_values<seen<D>, u32>(
+          "cvt.sat." + types + " %d, %a;", [&](u32 x) { return clamp(static_cast<S>(x)); }, words);
     }
   }
 }
@@ -57,13 +62,17 @@ constexpr mode modes[] = {{"rni", [](double x) { return std::nearbyint(x); }},
 template <class D, class S>
 void check_real_to_integer() {
   for (mode const& m : modes)
-    check1<seen<D>, S>("cvt." + std::string(m.name) + "." + type_name<D>() + "." + type_name<S>() + " %d, %a;", [&](S x) {
-      double const v = m.f(x);
-      if (std::isnan(v)) return static_cast<seen<D>>(sizeof(D) == 8 ? static_cast<D>(u64{1} << 63) : D{0});
-      if (v <= static_cast<double>(std::numeric_limits<D>::min())) return static_cast<seen<D>>(std::numeric_limits<D>::min());
-      if (v >= static_cast<double>(std::numeric_limits<D>::max())) return static_cast<seen<D>>(std::numeric_limits<D>::max());
-      return static_cast<seen<D>>(static_cast<D>(v));
-    });
+    check1<seen<D>, S>("cvt." + std::string(m.name) + "." + type_name<D>() + "." + type_name<S>() + " %d, %a;",
+                       [&](S x) {
+                         double const v = m.f(x);
+                         if (std::isnan(v))
+                           return static_cast<seen<D>>(sizeof(D) == 8 ? static_cast<D>(u64{1} << 63) : D{0});
+                         if (v <= static_cast<double>(std::numeric_limits<D>::min()))
+                           return static_cast<seen<D>>(std::numeric_limits<D>::min());
+                         if (v >= static_cast<double>(std::numeric_limits<D>::max()))
+                           return static_cast<seen<D>>(std::numeric_limits<D>::max());
+                         return static_cast<seen<D>>(static_cast<D>(v));
+                       });
 }
 template <class D, class S>
 void check_integer_to_real() {
@@ -94,8 +103,10 @@ void check_comparisons() {
   bool const real = std::is_floating_point_v<T>;
   auto const both = [](T a, T b) { return a == a && b == b; };
   auto const check = [&](std::string const& name, auto f) {
-    check2<u32, T, T>("setp." + name + "." + t + " %p0, %a, %b; selp.b32 %d, 1, 0, %p0;", [&](T a, T b) { return f(a, b) ? 1U : 0U; });
-    check2<u32, T, T>("set." + name + ".u32." + t + " %d, %a, %b;", [&](T a, T b) { return f(a, b) ? 0xffffffffU : 0U; });
+    check2<u32, T, T>("setp." + name + "." + t + " %p0, %a, %b; selp.b32 %d, 1, 0, %p0;",
+                      [&](T a, T b) { return f(a, b) ? 1U : 0U; });
+    check2<u32, T, T>("set." + name + ".u32." + t + " %d, %a, %b;",
+                      [&](T a, T b) { return f(a, b) ? 0xffffffffU : 0U; });
     check2<float, T, T>("set." + name + ".f32." + t + " %d, %a, %b;", [&](T a, T b) { return f(a, b) ? 1.0F : 0.0F; });
   };
   check("eq", [&](T a, T b) { return both(a, b) && a == b; });
@@ -166,8 +177,10 @@ TEST_CASE("numbers to numbers") {
   check1<float, float>("cvt.sat.f32.f32 %d, %a;", saturate);
   check1<float, float>("cvt.ftz.sat.f32.f32 %d, %a;", [&](float x) { return saturate(flush(x)); });
   for (mode const& m : modes) {
-    check1<float, float>("cvt." + std::string(m.name) + ".f32.f32 %d, %a;", [&](float x) { return static_cast<float>(m.f(x)); });
-    check1<float, float>("cvt." + std::string(m.name) + ".ftz.f32.f32 %d, %a;", [&](float x) { return static_cast<float>(m.f(flush(x))); });
+    check1<float, float>("cvt." + std::string(m.name) + ".f32.f32 %d, %a;",
+                         [&](float x) { return static_cast<float>(m.f(x)); });
+    check1<float, float>("cvt." + std::string(m.name) + ".ftz.f32.f32 %d, %a;",
+                         [&](float x) { return static_cast<float>(m.f(flush(x))); });
     check1<double, double>("cvt." + std::string(m.name) + ".f64.f64 %d, %a;", [&](double x) { return m.f(x); });
   }
   check1<s32, float>("cvt.rpi.ftz.s32.f32 %d, %a;", [&](float x) {
@@ -191,11 +204,14 @@ TEST_CASE("comparisons with a predicate, and with two results") {
     char const* op;
     bool (*f)(bool, bool);
   };
-  row const ops[] = {{"and", [](bool x, bool y) { return x && y; }}, {"or", [](bool x, bool y) { return x || y; }}, {"xor", [](bool x, bool y) { return x != y; }}};
+  row const ops[] = {{"and", [](bool x, bool y) { return x && y; }},
+                     {"or", [](bool x, bool y) { return x || y; }},
+                     {"xor", [](bool x, bool y) { return x != y; }}};
   for (row const& r : ops)
     for (bool const negated : {false, true}) {
       auto const got = evaluate("setp.eq." + std::string(r.op) + ".u32 %p0|%p1, %a, %b, " + (negated ? "!" : "") +
-                                "%c; selp.b32 %r0, 1, 0, %p0; selp.b32 %r1, 2, 0, %p1; or.b32 %d, %r0, %r1;", 32, rows);
+                                    "%c; selp.b32 %r0, 1, 0, %p0; selp.b32 %r1, 2, 0, %p1; or.b32 %d, %r0, %r1;",
+                                32, rows);
       for (std::size_t n = 0; n < got.size(); ++n) {
         bool const equal = rows[0].values[n] == rows[1].values[n], c = (rows[2].values[n] != 0) != negated;
         CHECK(got[n] == (r.f(equal, c) ? 1U : 0U) + (r.f(!equal, c) ? 2U : 0U));
@@ -217,15 +233,20 @@ TEST_CASE("selection and logic of predicates") {
   check("not.pred %p0, %a;", {1, 1, 0, 0});
   check("mov.pred %p0, %b;", {0, 1, 0, 1});
   check("mov.pred %p0, 1;", {1, 1, 1, 1});
-  check2<double, double, double>("setp.lt.f64 %p0, %a, %b; selp.f64 %d, %a, %b, %p0;", [](double a, double b) { return a < b ? a : b; });
-  check_values<u32, u32, u32, s32>("slct.u32.s32 %d, %a, %b, %c;", [](u32 a, u32 b, s32 c) { return c >= 0 ? a : b; }, {1U}, {2U}, edges<s32>());
-  check_values<u32, u32, u32, float>("slct.b32.f32 %d, %a, %b, %c;", [](u32 a, u32 b, float c) { return c >= 0 ? a : b; }, {1U}, {2U}, edges<float>());
+  check2<double, double, double>("setp.lt.f64 %p0, %a, %b; selp.f64 %d, %a, %b, %p0;",
+                                 [](double a, double b) { return a < b ? a : b; });
+  check_values<u32, u32, u32, s32>(
+      "slct.u32.s32 %d, %a, %b, %c;", [](u32 a, u32 b, s32 c) { return c >= 0 ? a : b; }, {1U}, {2U}, edges<s32>());
+  check_values<u32, u32, u32, float>(
+      "slct.b32.f32 %d, %a, %b, %c;", [](u32 a, u32 b, float c) { return c >= 0 ? a : b; }, {1U}, {2U}, edges<float>());
 }
 TEST_CASE("registers made of parts") {
   check2<u64, u32, u32>("mov.b64 %d, {%a, %b};", [](u32 a, u32 b) { return a | u64{b} << 32; });
-  check1<u32, u64>("mov.b64 {%r0, %r1}, %a; xor.b32 %d, %r0, %r1;", [](u64 a) { return static_cast<u32>(a) ^ static_cast<u32>(a >> 32); });
+  check1<u32, u64>("mov.b64 {%r0, %r1}, %a; xor.b32 %d, %r0, %r1;",
+                   [](u64 a) { return static_cast<u32>(a) ^ static_cast<u32>(a >> 32); });
   check1<u32, u64>("mov.b64 {_, %d}, %a;", [](u64 a) { return static_cast<u32>(a >> 32); });
-  check2<u32, std::uint16_t, std::uint16_t>("mov.b32 %d, {%a, %b};", [](std::uint16_t a, std::uint16_t b) { return a | u32{b} << 16; });
+  check2<u32, std::uint16_t, std::uint16_t>("mov.b32 %d, {%a, %b};",
+                                            [](std::uint16_t a, std::uint16_t b) { return a | u32{b} << 16; });
   check1<std::uint16_t, u32>("mov.b32 {%h, %d}, %a;", [](u32 a) { return static_cast<std::uint16_t>(a >> 16); });
   check1<u32, float>("mov.b32 %d, %a;", [](float a) { return std::bit_cast<u32>(a); });
 }

@@ -55,7 +55,9 @@ H nearest(exact x, bool negative_zero = false) {
 }
 template <class H>
 H nearest_double(double x) {
-  if (std::isinf(x)) return {static_cast<u16>((x < 0 ? 0x8000 : 0) | ((1U << format<H>::exponent_bits) - 1) << format<H>::fraction_bits)};
+  if (std::isinf(x))
+    return {
+        static_cast<u16>((x < 0 ? 0x8000 : 0) | ((1U << format<H>::exponent_bits) - 1) << format<H>::fraction_bits)};
   return nearest<H>(x, std::signbit(x));
 }
 /// x + y where 113 bits hold it, and what IEEE says of infinities and zeros otherwise.
@@ -65,7 +67,8 @@ H sum(double x, double y) {
   if (!std::isfinite(d) || d == 0) return nearest_double<H>(d);
   // 2^127 + 2^-133 does not fit into 113 bits either: the smaller one only breaks ties.
   double const big = std::fabs(x) > std::fabs(y) ? x : y, small = big == x ? y : x;
-  if (small != 0 && std::fabs(small) < std::fabs(big) * 0x1p-60) return nearest<H>(exact{big} + std::copysign(std::fabs(big) * 0x1p-60, small));
+  if (small != 0 && std::fabs(small) < std::fabs(big) * 0x1p-60)
+    return nearest<H>(exact{big} + std::copysign(std::fabs(big) * 0x1p-60, small));
   return nearest<H>(exact{x} + y);
 }
 
@@ -75,7 +78,8 @@ void check_arithmetic() {
   check2<H, H, H>("add." + t + " %d, %a, %b;", [](H a, H b) { return sum<H>(number(a), number(b)); });
   check2<H, H, H>("sub.rn." + t + " %d, %a, %b;", [](H a, H b) { return sum<H>(number(a), -number(b)); });
   check2<H, H, H>("mul." + t + " %d, %a, %b;", [](H a, H b) { return nearest_double<H>(number(a) * number(b)); });
-  check3<H, H, H, H>("fma.rn." + t + " %d, %a, %b, %c;", [](H a, H b, H c) { return sum<H>(number(a) * number(b), number(c)); });
+  check3<H, H, H, H>("fma.rn." + t + " %d, %a, %b, %c;",
+                     [](H a, H b, H c) { return sum<H>(number(a) * number(b), number(c)); });
   check3<H, H, H, H>("fma.rn.relu." + t + " %d, %a, %b, %c;", [](H a, H b, H c) {
     H const r = sum<H>(number(a) * number(b), number(c));
     return r.bits >= 0x8000 && !std::isnan(number(r)) ? H{0} : r;
@@ -97,23 +101,37 @@ void check_pairs() {
   std::string const t = std::string(format<H>::name) + "x2";
   std::vector<u32> pairs;
   auto const all = edges<H>();
-  for (std::size_t n = 0; n < all.size(); ++n) pairs.push_back(all[n].bits | u32{all[(n * 7 + 3) % all.size()].bits} << 16);
+  for (std::size_t n = 0; n < all.size(); ++n)
+    pairs.push_back(all[n].bits | u32{all[(n * 7 + 3) % all.size()].bits} << 16);
   auto const each = [](auto f, u32 a, u32 b) {
-    return u32{f(H{static_cast<u16>(a)}, H{static_cast<u16>(b)}).bits} | u32{f(H{static_cast<u16>(a >> 16)}, H{static_cast<u16>(b >> 16)}).bits} << 16;
+    return u32{f(H{static_cast<u16>(a)}, H{static_cast<u16>(b)}).bits} |
+           u32{f(H{static_cast<u16>(a >> 16)}, H{static_cast<u16>(b >> 16)}).bits} << 16;
   };
   auto const add = [](H a, H b) { return sum<H>(number(a), number(b)); };
   auto const times = [](H a, H b) { return nearest_double<H>(number(a) * number(b)); };
-  check_values<u32, u32, u32>("add." + t + " %d, %a, %b;", [&](u32 a, u32 b) { return each(add, a, b); }, pairs, pairs);
-  check_values<u32, u32, u32>("mul." + t + " %d, %a, %b;", [&](u32 a, u32 b) { return each(times, a, b); }, pairs, pairs);
-  check_values<u32, u32, u32>("fma.rn." + t + " %d, %a, %b, %a;", [&](u32 a, u32 b) {
-    return each([](H x, H y) { return sum<H>(number(x) * number(y), number(x)); }, a, b); }, pairs, pairs);
-  check_values<u32, u32>("neg." + t + " %d, %a;", [](u32 a) { return a ^ 0x80008000; }, pairs);
-  check_values<u32, u32>("abs." + t + " %d, %a;", [](u32 a) { return a & 0x7fff7fff; }, pairs);
-  check_values<u32, u32, u32>("set.gt.u32." + t + " %d, %a, %b;", [&](u32 a, u32 b) {
-    return each([](H x, H y) { return H{static_cast<u16>(number(x) > number(y) ? 0xffff : 0)}; }, a, b); }, pairs, pairs);
+  check_values<u32, u32, u32>(
+      "add." + t + " %d, %a, %b;", [&](u32 a, u32 b) { return each(add, a, b); }, pairs, pairs);
+  check_values<u32, u32, u32>(
+      "mul." + t + " %d, %a, %b;", [&](u32 a, u32 b) { return each(times, a, b); }, pairs, pairs);
+  check_values<u32, u32, u32>(
+      "fma.rn." + t + " %d, %a, %b, %a;",
+      [&](u32 a, u32 b) { return each([](H x, H y) { return sum<H>(number(x) * number(y), number(x)); }, a, b); },
+      pairs, pairs);
+  check_values<u32, u32>(
+      "neg." + t + " %d, %a;", [](u32 a) { return a ^ 0x80008000; }, pairs);
+  check_values<u32, u32>(
+      "abs." + t + " %d, %a;", [](u32 a) { return a & 0x7fff7fff; }, pairs);
+  check_values<u32, u32, u32>(
+      "set.gt.u32." + t + " %d, %a, %b;",
+      [&](u32 a, u32 b) {
+        return each([](H x, H y) { return H{static_cast<u16>(number(x) > number(y) ? 0xffff : 0)}; }, a, b);
+      },
+      pairs, pairs);
   u16 const one = nearest_double<H>(1).bits;
-  check_values<u32, u32, u32>("set.leu." + t + "." + t + " %d, %a, %b;", [&](u32 a, u32 b) {
-    return each([&](H x, H y) { return H{number(x) > number(y) ? u16{0} : one}; }, a, b); }, pairs, pairs);
+  check_values<u32, u32, u32>(
+      "set.leu." + t + "." + t + " %d, %a, %b;",
+      [&](u32 a, u32 b) { return each([&](H x, H y) { return H{number(x) > number(y) ? u16{0} : one}; }, a, b); },
+      pairs, pairs);
 }
 template <class H>
 void check_conversions() {
@@ -133,10 +151,13 @@ void check_conversions() {
     double const x = std::nearbyint(number(a));
     return std::isnan(x) ? 0 : x >= 0x1p31 ? INT32_MAX : x <= -0x1p31 ? INT32_MIN : static_cast<std::int32_t>(x);
   });
-  check2<u32, float, float>("cvt.rn." + t + "x2.f32 %d, %a, %b;",
-                            [](float a, float b) { return u32{nearest_double<H>(b).bits} | u32{nearest_double<H>(a).bits} << 16; });
-  check2<u32, H, H>("setp.lt." + t + " %p0, %a, %b; selp.b32 %d, 1, 0, %p0;", [](H a, H b) { return number(a) < number(b) ? 1U : 0U; });
-  check2<u32, H, H>("setp.neu." + t + " %p0, %a, %b; selp.b32 %d, 1, 0, %p0;", [](H a, H b) { return number(a) != number(b) ? 1U : 0U; });
+  check2<u32, float, float>("cvt.rn." + t + "x2.f32 %d, %a, %b;", [](float a, float b) {
+    return u32{nearest_double<H>(b).bits} | u32{nearest_double<H>(a).bits} << 16;
+  });
+  check2<u32, H, H>("setp.lt." + t + " %p0, %a, %b; selp.b32 %d, 1, 0, %p0;",
+                    [](H a, H b) { return number(a) < number(b) ? 1U : 0U; });
+  check2<u32, H, H>("setp.neu." + t + " %p0, %a, %b; selp.b32 %d, 1, 0, %p0;",
+                    [](H a, H b) { return number(a) != number(b) ? 1U : 0U; });
 }
 
 }  // namespace
@@ -148,6 +169,26 @@ TEST_CASE("arithmetic rounds the exact result once") {
 TEST_CASE("pairs are two of the same") {
   check_pairs<half_bits>();
   check_pairs<bf16_bits>();
+}
+TEST_CASE("halves flushed to zero, and saturated") {
+  auto const flush = [](half_bits h) {
+    return std::fabs(number(h)) < 0x1p-14 ? half_bits{static_cast<u16>(h.bits & 0x8000)} : h;
+  };
+  auto const saturate = [](half_bits h) {
+    double const x = number(h);
+    return std::isnan(x) || x <= 0 ? half_bits{0} : x > 1 ? half_bits{0x3c00} : h;
+  };
+  using H = half_bits;
+  check2<H, H, H>("add.ftz.f16 %d, %a, %b;",
+                  [&](H a, H b) { return flush(sum<H>(number(flush(a)), number(flush(b)))); });
+  check2<H, H, H>("mul.ftz.f16 %d, %a, %b;",
+                  [&](H a, H b) { return flush(nearest_double<H>(number(flush(a)) * number(flush(b)))); });
+  check2<H, H, H>("add.sat.f16 %d, %a, %b;", [&](H a, H b) { return saturate(sum<H>(number(a), number(b))); });
+  check3<H, H, H, H>("fma.rn.sat.f16 %d, %a, %b, %c;",
+                     [&](H a, H b, H c) { return saturate(sum<H>(number(a) * number(b), number(c))); });
+  check3<H, H, H, H>("fma.rn.ftz.f16 %d, %a, %b, %c;", [&](H a, H b, H c) {
+    return flush(sum<H>(number(flush(a)) * number(flush(b)), number(flush(c))));
+  });
 }
 TEST_CASE("conversions of 16 bits") {
   check_conversions<half_bits>();
@@ -167,7 +208,9 @@ TEST_CASE("every bfloat16 and half survives the way through float") {
   }
 }
 TEST_CASE("approximate functions of halves") {
-  auto const near = [](double got, double wanted) { return std::fabs(got - wanted) <= 0.01 * std::max(1.0, std::fabs(wanted)); };
+  auto const near = [](double got, double wanted) {
+    return std::fabs(got - wanted) <= 0.01 * std::max(1.0, std::fabs(wanted));
+  };
   std::vector<column> x{{16, {nearest_double<half_bits>(0.5).bits, nearest_double<half_bits>(-1.25).bits}}};
   auto const got = evaluate("tanh.approx.f16 %d, %a;", 16, x);
   CHECK(near(number(half_bits{static_cast<u16>(got[0])}), std::tanh(0.5)));

@@ -68,17 +68,20 @@ TEST_CASE("what nobody looked at is refused by name") {
 }
 TEST_CASE("refusals stop a kernel where they are executed, and only there") {
   buffer<u32> const y(32);
-  std::string const body = "setp.gt.u32 %p0, %r30, 1000; @%p0 frobnicate.b32 %r0; mul.wide.u32 %rd0, %r30, 4; add.u64 %rd0, %rd0, %rd24;"
-                           "st.global.u32 [%rd0], %r30;";
+  std::string const body =
+      "setp.gt.u32 %p0, %r30, 1000; @%p0 frobnicate.b32 %r0; mul.wide.u32 %rd0, %r30, 4; add.u64 %rd0, %rd0, %rd24;"
+      "st.global.u32 [%rd0], %r30;";
   check_report("", body, {}, {y.address()});
   CHECK(y.values()[31] == 31);
-  check_report("unsupported instruction: k, block 0, warp 0, opcode frobnicate: @%p0 frobnicate.b32 %r0", "setp.lt.u32 %p0, %r30, 1; @%p0 frobnicate.b32 %r0;", {},
-               {y.address()});
+  check_report("unsupported instruction: k, block 0, warp 0, opcode frobnicate: @%p0 frobnicate.b32 %r0",
+               "setp.lt.u32 %p0, %r30, 1; @%p0 frobnicate.b32 %r0;", {}, {y.address()});
 }
 TEST_CASE("scopes hide names, and names need no percent sign") {
   buffer<u32> const y(std::vector<u32>(1));
-  CHECK(run_body("mov.u32 %r0, 1; { .reg.b32 %r0, t; mov.u32 %r0, 5; mov.u32 t,%r0; { .reg .pred p; setp.eq.u32 p, t, 5; selp.u32 %r1, 40, 0, p; } }"
-                 "add.u32 %r2, %r0, %r1; st.global.u32 [%rd24], %r2; /* a comment; */ // another;", {1, 1}, {y.address()}) == softgpu::outcome::completed);
+  CHECK(run_body("mov.u32 %r0, 1; { .reg.b32 %r0, t; mov.u32 %r0, 5; mov.u32 t,%r0; { .reg .pred p; setp.eq.u32 p, t, "
+                 "5; selp.u32 %r1, 40, 0, p; } }"
+                 "add.u32 %r2, %r0, %r1; st.global.u32 [%rd24], %r2; /* a comment; */ // another;",
+                 {1, 1}, {y.address()}) == softgpu::outcome::completed);
   CHECK(y.values()[0] == 41);
 }
 TEST_CASE("functions are called with parameters in memory") {
@@ -146,11 +149,50 @@ $done:
     CHECK(y.values()[2 * n + 1] == 2 * (n + 1000 * (n % 8)));
   }
 }
+TEST_CASE("printed lines are dropped, a failed assertion stops") {
+  std::string const declared =
+      ".extern .func (.param .b32 result) vprintf(.param .b64 format, .param .b64 values);\n"
+      ".extern .func __assertfail(.param .b64 what, .param .b64 file, .param .b32 line, .param .b64 function, .param "
+      ".b64 size);\n";
+  buffer<u32> const y(std::vector<u32>{7});
+  CHECK(
+      run_text(
+          kernel_text(
+              "{ .param .b64 format; .param .b64 values; .param .b32 result; st.param.b64 [format], 0; st.param.b64 "
+              "[values], 0;"
+              "call.uni (result), vprintf, (format, values); ld.param.b32 %r0, [result]; } st.global.u32 [%rd24], %r0;",
+              1, declared),
+          {1, 1}, {y.address()}) == softgpu::outcome::completed);
+  CHECK(y.values()[0] == 0);
+  softgpu::expect_reports("trap or assertion", 2);
+  CHECK(run_text(kernel_text("call.uni __assertfail, (%rd0, %rd1, %r0, %rd2, %rd3);", 1, declared), {},
+                 {y.address()}) == softgpu::outcome::faulted);
+  CHECK(run_text(kernel_text("trap;", 1), {}, {y.address()}) == softgpu::outcome::faulted);
+  CHECK(softgpu::missing_reports() == 0);
+}
 TEST_CASE("recursion is refused by name") {
   buffer<u32> const y(1);
   softgpu::expect_reports("recursive call of self", 1);
-  CHECK(run_text(kernel_text("call self;", 1, ".func self()\n{\n call self;\n ret;\n}\n"), {}, {y.address()}) == softgpu::outcome::faulted);
+  CHECK(run_text(kernel_text("call self;", 1, ".func self()\n{\n call self;\n ret;\n}\n"), {}, {y.address()}) ==
+        softgpu::outcome::faulted);
   CHECK(softgpu::missing_reports() == 0);
+}
+TEST_CASE("what only concerns speed changes nothing") {
+  buffer<u32> const y(std::vector<u32>{7, 0});
+  check_report(
+      "",
+      "prefetch.global.L2 [%rd24]; prefetch.L1 [%rd24]; prefetchu.L1 [%rd24]; nanosleep.u32 40; griddepcontrol.wait;"
+      "griddepcontrol.launch_dependents; ldu.global.u32 %r0, [%rd24]; st.global.wt.u32 [%rd24+4], %r0; mov.u32 %r1, "
+      "%clock;"
+      "mov.u64 %rd0, %clock64; mov.u64 %rd1, %globaltimer; exit; trap;",
+      {1, 1}, {y.address()});
+  CHECK(y.values()[1] == 7);
+}
+TEST_CASE("time goes by") {
+  buffer<u64> const y(2);
+  check_report("", "mov.u64 %rd0, %globaltimer; mov.u64 %rd1, %globaltimer; st.global.v2.u64 [%rd24], {%rd0, %rd1};",
+               {1, 1}, {y.address()});
+  CHECK(y.values()[0] < y.values()[1]);
 }
 TEST_CASE("tables of branches, some lanes with none") {
   buffer<u32> const y(32);
@@ -169,13 +211,17 @@ $two: mov.u32 %r0, 2;
 $end:
   mul.wide.u32 %rd0, %r30, 4;
   add.u64 %rd0, %rd0, %rd24;
-  st.global.u32 [%rd0], %r0;)", {}, {y.address()}) == softgpu::outcome::completed);
+  st.global.u32 [%rd0], %r0;)",
+                 {}, {y.address()}) == softgpu::outcome::completed);
   for (u32 n = 0; n < 32; ++n) CHECK(y.values()[n] == (n >= 24 ? 99 : n % 4 == 3 ? 0 : n % 4));
 }
 TEST_CASE("variables of a module have addresses, initial values, and addresses of others") {
-  softgpu::module m(".version 8.8\n.target sm_90\n.address_size 64\n.visible .global .align 8 .f64 a[2] = {0d3FF8000000000000, 0d0000000000000001};\n"
-                    ".global .align 4 .b8 name[4] = {104, 105, 0, 255};\n.global .align 8 .u64 where[2] = {name, generic(a)+8};\n.global .s32 n = -7;\n"
-                    ".visible .entry k()\n{\n ret;\n}\n");
+  softgpu::module m(
+      ".version 8.8\n.target sm_90\n.address_size 64\n.visible .global .align 8 .f64 a[2] = {0d3FF8000000000000, "
+      "0d0000000000000001};\n"
+      ".global .align 4 .b8 name[4] = {104, 105, 0, 255};\n.global .align 8 .u64 where[2] = {name, "
+      "generic(a)+8};\n.global .s32 n = -7;\n"
+      ".visible .entry k()\n{\n ret;\n}\n");
   auto const* const a = m.find_variable("a");
   auto const* const where = m.find_variable("where");
   REQUIRE(a != nullptr);
@@ -195,8 +241,10 @@ TEST_CASE("variables of a module have addresses, initial values, and addresses o
   CHECK(m.find_kernel("a") == nullptr);
 }
 TEST_CASE("parameters lie as C++ lays out a struct") {
-  softgpu::module m(".version 8.8\n.target sm_90\n.address_size 64\n.visible .entry k(.param .u8 a, .param .u64 .ptr .global .align 16 b,\n .param .align 4 .b8 c[6], .param .f32 d)\n"
-                    ".maxntid 128, 2, 1\n{\n ret;\n}\n");
+  softgpu::module m(
+      ".version 8.8\n.target sm_90\n.address_size 64\n.visible .entry k(.param .u8 a, .param .u64 .ptr .global .align "
+      "16 b,\n .param .align 4 .b8 c[6], .param .f32 d)\n"
+      ".maxntid 128, 2, 1\n{\n ret;\n}\n");
   auto const* const k = m.find_kernel("k");
   REQUIRE(k != nullptr);
   REQUIRE(k->parameters.size() == 4);
@@ -209,7 +257,8 @@ TEST_CASE("parameters lie as C++ lays out a struct") {
   CHECK(k->arch == 90);
 }
 TEST_CASE("opcodes are listed with their modifiers, and counted") {
-  std::string const text = kernel_text("add.u32 %r0, %r1, %r2; @%p0 add.u32 %r0, %r1, %r2; $label: bra.uni $label; frobnicate.b32 %r0;", 0);
+  std::string const text =
+      kernel_text("add.u32 %r0, %r1, %r2; @%p0 add.u32 %r0, %r1, %r2; $label: bra.uni $label; frobnicate.b32 %r0;", 0);
   auto const list = softgpu::opcodes(text);
   CHECK(list.at("add.u32") == 2);
   CHECK(list.at("bra.uni") == 1);

@@ -49,12 +49,14 @@ TEST_CASE("shuffles") {
     u32 c;
   };
   // Widths 32, 16 and 8 as the CUDA headers encode them.
-  row const rows[] = {{"up", 0},      {"up", 0x1000},    {"up", 0x1800},   {"down", 0x1f},  {"down", 0x101f}, {"down", 0x181f},
-                      {"bfly", 0x1f}, {"bfly", 0x101f}, {"idx", 0x1f},    {"idx", 0x101f}, {"idx", 0x181f}};
+  row const rows[] = {{"up", 0},        {"up", 0x1000},   {"up", 0x1800}, {"down", 0x1f},
+                      {"down", 0x101f}, {"down", 0x181f}, {"bfly", 0x1f}, {"bfly", 0x101f},
+                      {"idx", 0x1f},    {"idx", 0x101f},  {"idx", 0x181f}};
   for (row const& r : rows)
     for (u32 const b : {0U, 1U, 3U, 8U, 16U, 31U}) {
-      auto const got = evaluate("shfl.sync." + std::string(r.mode) + ".b32 %r0|%p0, %a, " + std::to_string(b) + ", " + std::to_string(r.c) +
-                                    ", -1; selp.b32 %r1, 1, 0, %p0; xor.b32 %d, %r0, %r1;", 32, x);
+      auto const got = evaluate("shfl.sync." + std::string(r.mode) + ".b32 %r0|%p0, %a, " + std::to_string(b) + ", " +
+                                    std::to_string(r.c) + ", -1; selp.b32 %r1, 1, 0, %p0; xor.b32 %d, %r0, %r1;",
+                                32, x);
       for (u32 n = 0; n < 64; ++n) {
         auto const s = shuffle(r.mode, n % 32, b, r.c);
         CAPTURE(r.mode);
@@ -71,15 +73,20 @@ TEST_CASE("votes") {
     for (auto const v : all_of("vote.sync.ballot.b32 %d, %p0, -1;")) CHECK(v == mask);
     for (auto const v : all_of("vote.ballot.sync.b32 %d, %p0, -1;")) CHECK(v == mask);
     for (auto const v : all_of("vote.sync.any.pred %p1, %p0, -1; selp.b32 %d, 1, 0, %p1;")) CHECK(v == (threshold > 0));
-    for (auto const v : all_of("vote.sync.all.pred %p1, %p0, -1; selp.b32 %d, 1, 0, %p1;")) CHECK(v == (threshold == 32));
-    for (auto const v : all_of("vote.sync.all.pred %p1, !%p0, -1; selp.b32 %d, 1, 0, %p1;")) CHECK(v == (threshold == 0));
-    for (auto const v : all_of("vote.sync.uni.pred %p1, %p0, -1; selp.b32 %d, 1, 0, %p1;")) CHECK(v == (threshold == 0 || threshold == 32));
+    for (auto const v : all_of("vote.sync.all.pred %p1, %p0, -1; selp.b32 %d, 1, 0, %p1;"))
+      CHECK(v == (threshold == 32));
+    for (auto const v : all_of("vote.sync.all.pred %p1, !%p0, -1; selp.b32 %d, 1, 0, %p1;"))
+      CHECK(v == (threshold == 0));
+    for (auto const v : all_of("vote.sync.uni.pred %p1, %p0, -1; selp.b32 %d, 1, 0, %p1;"))
+      CHECK(v == (threshold == 0 || threshold == 32));
   }
 }
 TEST_CASE("masks of tiles: lanes of one instruction name different groups") {
   // Lanes 0..15 name themselves, and so do 16..31.
-  auto const got = evaluate("mov.u32 %r0, %laneid; setp.lt.u32 %p0, %r0, 16; selp.b32 %r1, 0xffff, 0xffff0000, %p0;"
-                            "and.b32 %r2, %r0, 1; setp.eq.u32 %p1, %r2, 0; vote.sync.ballot.b32 %d, %p1, %r1;", 32, scrambled(32));
+  auto const got = evaluate(
+      "mov.u32 %r0, %laneid; setp.lt.u32 %p0, %r0, 16; selp.b32 %r1, 0xffff, 0xffff0000, %p0;"
+      "and.b32 %r2, %r0, 1; setp.eq.u32 %p1, %r2, 0; vote.sync.ballot.b32 %d, %p1, %r1;",
+      32, scrambled(32));
   for (u32 n = 0; n < 32; ++n) CHECK(got[n] == (n < 16 ? 0x5555U : 0x55550000U));
 }
 TEST_CASE("matches and reductions") {
@@ -92,20 +99,25 @@ TEST_CASE("matches and reductions") {
     CHECK(any[n] == same);
     CHECK(wide[n] == same);
   }
-  for (auto const v : evaluate("match.all.sync.b32 %r0|%p0, 5, -1; selp.b32 %r1, 1, 0, %p0; sub.u32 %d, %r0, %r1;", 32, x)) CHECK(v == 0xfffffffe);
-  for (auto const v : evaluate("match.all.sync.b32 %r0|%p0, %a, -1; selp.b32 %r1, 1, 0, %p0; add.u32 %d, %r0, %r1;", 32, x)) CHECK(v == 0);
+  for (auto const v :
+       evaluate("match.all.sync.b32 %r0|%p0, 5, -1; selp.b32 %r1, 1, 0, %p0; sub.u32 %d, %r0, %r1;", 32, x))
+    CHECK(v == 0xfffffffe);
+  for (auto const v :
+       evaluate("match.all.sync.b32 %r0|%p0, %a, -1; selp.b32 %r1, 1, 0, %p0; add.u32 %d, %r0, %r1;", 32, x))
+    CHECK(v == 0);
   struct row {
     char const* op;
     u32 (*f)(u32, u32);
   };
-  row const rows[] = {{"add.u32", [](u32 a, u32 b) { return a + b; }},
-                      {"min.u32", [](u32 a, u32 b) { return std::min(a, b); }},
-                      {"max.u32", [](u32 a, u32 b) { return std::max(a, b); }},
-                      {"min.s32", [](u32 a, u32 b) { return static_cast<std::int32_t>(a) < static_cast<std::int32_t>(b) ? a : b; }},
-                      {"max.s32", [](u32 a, u32 b) { return static_cast<std::int32_t>(a) > static_cast<std::int32_t>(b) ? a : b; }},
-                      {"and.b32", [](u32 a, u32 b) { return a & b; }},
-                      {"or.b32", [](u32 a, u32 b) { return a | b; }},
-                      {"xor.b32", [](u32 a, u32 b) { return a ^ b; }}};
+  row const rows[] = {
+      {"add.u32", [](u32 a, u32 b) { return a + b; }},
+      {"min.u32", [](u32 a, u32 b) { return std::min(a, b); }},
+      {"max.u32", [](u32 a, u32 b) { return std::max(a, b); }},
+      {"min.s32", [](u32 a, u32 b) { return static_cast<std::int32_t>(a) < static_cast<std::int32_t>(b) ? a : b; }},
+      {"max.s32", [](u32 a, u32 b) { return static_cast<std::int32_t>(a) > static_cast<std::int32_t>(b) ? a : b; }},
+      {"and.b32", [](u32 a, u32 b) { return a & b; }},
+      {"or.b32", [](u32 a, u32 b) { return a | b; }},
+      {"xor.b32", [](u32 a, u32 b) { return a ^ b; }}};
   for (row const& r : rows) {
     u32 wanted = static_cast<u32>(x[0].values[0]);
     for (std::size_t n = 1; n < 32; ++n) wanted = r.f(wanted, static_cast<u32>(x[0].values[n]));
@@ -113,7 +125,8 @@ TEST_CASE("matches and reductions") {
   }
 }
 TEST_CASE("activemask sees who is here") {
-  auto const got = evaluate("mov.u32 %d, 0; mov.u32 %r0, %laneid; setp.lt.u32 %p0, %r0, 9; @%p0 activemask.b32 %d;", 32, scrambled(32));
+  auto const got = evaluate("mov.u32 %d, 0; mov.u32 %r0, %laneid; setp.lt.u32 %p0, %r0, 9; @%p0 activemask.b32 %d;", 32,
+                            scrambled(32));
   for (u32 n = 0; n < 32; ++n) CHECK(got[n] == (n < 9 ? 0x1ffU : 0U));
 }
 

@@ -212,7 +212,8 @@ class cuda_executor {
   }
   /// Throws unless `pointer` leads to memory of this device. `what` names it.
   void check_memory(void const* pointer, char const* caller, char const* what) const {
-    if (pointers_ == pointer_checks::none) return;
+    // A graph is recorded from a step that has been taken before; whether the question may be asked then is not documented.
+    if (pointers_ == pointer_checks::none || recording()) return;
     cudaPointerAttributes found{};
     detail::check_cuda(cudaPointerGetAttributes(&found, pointer), "cudaPointerGetAttributes");
     detail::require_memory_of(device(), found, pointer, caller, what);

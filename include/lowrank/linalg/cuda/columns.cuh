@@ -1,6 +1,6 @@
 /// @file
-/// Work on whole columns on a device: the overloads of linalg/columns.hpp and of `newton_schulz_factor`. Scales, factors and
-/// signs have the host's bits; `departure` is summed in another order.
+/// Work on whole columns on a device: the overloads of linalg/columns.hpp and of `newton_schulz_factor`. Scales,
+/// factors and signs have the host's bits; `departure` is summed in another order.
 #pragma once
 
 #include "lowrank/linalg/columns.hpp"
@@ -12,8 +12,8 @@ namespace lowrank {
 
 namespace detail {
 
-/// largest[j] = the largest key(y(i, j), i) of column j, 0 of an empty one. The largest of integers does not depend on who
-/// comes first.
+/// largest[j] = the largest key(y(i, j), i) of column j, 0 of an empty one. The largest of integers does not depend on
+/// who comes first.
 template <class Key, class Of>
 void largest_of_columns(cuda_executor& exec, matrix_view<float const, device_space> y, Key* largest, Of const& key) {
   for_elements(exec, {1, y.cols}, [=] __device__(index_t, index_t j) { largest[j] = 0; });
@@ -46,8 +46,8 @@ void map_columns(cuda_executor& exec, matrix_view<float, device_space> y, F cons
   else for_elements(exec, y.shape(), [=] __device__(index_t i, index_t j) { y(i, j) = f(y(i, j), j); });
 }
 
-/// The entry of largest magnitude of a column, the first of several, as a number that sorts as these do: magnitude, distance
-/// of its row from the last possible one, sign.
+/// The entry of largest magnitude of a column, the first of several, as a number that sorts as these do: magnitude,
+/// distance of its row from the last possible one, sign.
 using leading_entry = unsigned long long;
 
 [[nodiscard]] __device__ inline leading_entry entry_key(float x, index_t row) {

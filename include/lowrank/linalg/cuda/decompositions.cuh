@@ -1,6 +1,6 @@
 /// @file
-/// Exact SVD and Householder QR on a device, by cuSOLVER. Everything they need is in the executor's own memory for cuSOLVER:
-/// the first call of a size waits for that, and graphs cannot capture it.
+/// Exact SVD and Householder QR on a device, by cuSOLVER. Everything they need is in the executor's own memory for
+/// cuSOLVER: the first call of a size waits for that, and graphs cannot capture it.
 #pragma once
 
 #include <cmath>

@@ -169,8 +169,8 @@ inline void gram(cuda_executor& exec, matrix_view<float const, device_space> y, 
     if (i < j) c(i, j) = c(j, i);
   });
 }
-/// As `gram`: devices with fp64 units widen faster than they would sum up blocks of fp32 products, and Grams of any columns
-/// are good to fp64 then.
+/// As `gram`: devices with fp64 units widen faster than they would sum up blocks of fp32 products, and Grams of any
+/// columns are good to fp64 then.
 inline void gram_mixed(cuda_executor& exec, matrix_view<float const, device_space> y,
                        matrix_view<double, device_space> c) {
   gram(exec, y, c);

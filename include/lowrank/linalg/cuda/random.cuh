@@ -9,12 +9,6 @@ namespace lowrank {
 
 namespace detail {
 
-/// Word `index` of a block. Not by address: a block that is indexed would have to lie in memory.
-[[nodiscard]] __device__ inline std::uint32_t word_of(philox_block const& words, std::uint64_t index) {
-  std::uint32_t const low = index % 2 == 0 ? words[0] : words[1], high = index % 2 == 0 ? words[2] : words[3];
-  return index % 4 < 2 ? low : high;
-}
-
 /// `gaussian_block` with the angle in half turns: nothing is left to reduce, which takes memory as well.
 [[nodiscard]] __device__ inline float4 device_gaussians(philox_block const& words) {
   double const first = std::sqrt(-2.0 * std::log(uniform_01(words[0])));
@@ -49,8 +43,8 @@ void fill_rademacher(cuda_executor& exec, rng_key const& key, matrix_view<B, dev
   });
 }
 
-/// B(i, j) standard normal: `gaussian(key, i cols + j)`. The random words are those of the host; logarithm, sine and cosine
-/// are the device's, so a number may differ from the host's in its last bit.
+/// B(i, j) standard normal: `gaussian(key, i cols + j)`. The random words are those of the host; logarithm, sine and
+/// cosine are the device's, so a number may differ from the host's in its last bit.
 template <class B>
 void fill_gaussian(cuda_executor& exec, rng_key const& key, matrix_view<B, device_space> b) {
   detail::for_elements(exec, {1, (b.size() + 3) / 4}, [=] __device__(index_t, index_t block) {

@@ -1,6 +1,6 @@
 /// @file
-/// Sums over a matrix on a device: the overloads of linalg/reductions.hpp, in fp64 and in the same order. Products of two
-/// fp32 numbers are exact in fp64, so the bits are the host's whether or not sums are contracted.
+/// Sums over a matrix on a device: the overloads of linalg/reductions.hpp, in fp64 and in the same order. Products of
+/// two fp32 numbers are exact in fp64, so the bits are the host's whether or not sums are contracted.
 #pragma once
 
 #include "lowrank/linalg/cuda/elementwise.cuh"
@@ -81,7 +81,8 @@ __device__ inline void add_row_squares(lane_ordered_sum& sum, matrix_view<float 
   });
 }
 
-/// *out = the sum of add(sum, begin, end, lane) over groups of rows of a matrix of that shape, a warp each, then of the groups.
+/// *out = the sum of add(sum, begin, end, lane) over groups of rows of a matrix of that shape, a warp each, then of the
+/// groups.
 template <class Add>
 void sum_row_groups(cuda_executor& exec, char const* caller, extents shape, double* out, Add const& add) {
   row_groups const groups{shape};

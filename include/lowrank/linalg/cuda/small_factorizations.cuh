@@ -1,6 +1,6 @@
 /// @file
-/// Cholesky factor and triangular inverse of small fp64 matrices on a device, by own kernels on blocks of 64 columns and
-/// products between them. No cuSOLVER, no decision of the host: both can be captured.
+/// Cholesky factor and triangular inverse of small fp64 matrices on a device, by own kernels on blocks of 64 columns
+/// and products between them. No cuSOLVER, no decision of the host: both can be captured.
 #pragma once
 
 #include "lowrank/core/scalar.hpp"
@@ -15,14 +15,15 @@ inline constexpr int corner_side = 64;
 /// Threads that factor a block: 16 x 16, each with every sixteenth row and column.
 inline constexpr int corner_grid = 16, corner_threads = corner_grid * corner_grid,
                      corner_items = corner_side / corner_grid;
-/// Threads that solve with one: a warp has 16 rows, eight lanes share four of them, and each has eight columns in pairs.
+/// Threads that solve with one: a warp has 16 rows, eight lanes share four of them, and each has eight columns in
+/// pairs.
 inline constexpr int solve_threads = 128, solve_rows = 4, solve_columns = 8;
 /// Numbers in a row of a triangle in shared memory: even for loads of 16 bytes, not 64 for different banks.
 inline constexpr int triangle_pitch = corner_side + 2;
 
-/// Cholesky factor of a diagonal block in place, by one block of threads; inverse_pivots[j] = 0 where the pivot is bad. 1e-300
-/// is taken for such a pivot, as on the host. Every column is subtracted from all later ones at once, from registers: one
-/// barrier a column. `Real` is double; a template may be defined in several units.
+/// Cholesky factor of a diagonal block in place, by one block of threads; inverse_pivots[j] = 0 where the pivot is bad.
+/// 1e-300 is taken for such a pivot, as on the host. Every column is subtracted from all later ones at once, from
+/// registers: one barrier a column. `Real` is double; a template may be defined in several units.
 template <class Real>
 __global__ void __launch_bounds__(corner_threads)
     factor_corner(matrix_view<Real, device_space> const c, Real* const inverse_pivots, std::int32_t* const failed) {
@@ -99,7 +100,8 @@ __device__ void load_triangle(matrix_view<Real, device_space> l, shared_triangle
   return 16 * (item / 2) + 2 * group + item % 2;
 }
 
-/// X with X Lᵀ = B for the rows of a warp, in place, from left to right: each column found is subtracted from all later ones.
+/// X with X Lᵀ = B for the rows of a warp, in place, from left to right: each column found is subtracted from all later
+/// ones.
 template <class Real>
 __device__ void solve_triangle(shared_triangle<Real> const& l, int lane, Real (&x)[solve_rows][solve_columns]) {
   int const group = lane % 8;
@@ -152,8 +154,8 @@ __global__ void __launch_bounds__(solve_threads)
       if (first + r < below.rows) below(first + r, solve_column(lane % 8, k)) = x[r][k];
 }
 
-/// Inverses of all lower triangular diagonal blocks in place, their upper triangles zero: a block of threads each. The rows of
-/// L⁻ᵀ solve the equations that rows below a corner do, for the rows of the identity.
+/// Inverses of all lower triangular diagonal blocks in place, their upper triangles zero: a block of threads each. The
+/// rows of L⁻ᵀ solve the equations that rows below a corner do, for the rows of the identity.
 template <class Real>
 __global__ void __launch_bounds__(solve_threads) invert_corners(matrix_view<Real, device_space> const whole) {
   __shared__ shared_triangle<Real> l;

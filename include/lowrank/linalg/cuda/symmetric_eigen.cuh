@@ -7,10 +7,10 @@
 
 namespace lowrank {
 
-/// As symmetric_eigen(host_executor&, ...), by divide and conquer. Nobody waits for the outcome: a matrix with NaN or Inf is
-/// replaced by the identity, on which the library ends, and *failed says so afterwards.
-/// Cost: workspace symmetric_eigen_bytes(n), and what cuSOLVER asks for in the executor's own memory: the first call of a
-/// size waits for that, and graphs cannot capture it.
+/// As symmetric_eigen(host_executor&, ...), by divide and conquer. Nobody waits for the outcome: a matrix with NaN or
+/// Inf is replaced by the identity, on which the library ends, and *failed says so afterwards.
+/// Cost: workspace symmetric_eigen_bytes(n), and what cuSOLVER asks for in the executor's own memory: the first call of
+/// a size waits for that, and graphs cannot capture it.
 /// Throws: shape_error, cuda_error.
 /// Reference: cuSOLVER, cusolverDnDsyevd.
 inline void symmetric_eigen(cuda_executor& exec, matrix_view<double, device_space> c, double* values,

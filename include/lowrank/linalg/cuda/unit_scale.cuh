@@ -1,5 +1,6 @@
 /// @file
-/// Powers of two on a device: the overloads of linalg/scale_to_unit.hpp and of `narrow_symmetric`. Same bits as on the host.
+/// Powers of two on a device: the overloads of linalg/scale_to_unit.hpp and of `narrow_symmetric`. Same bits as on the
+/// host.
 #pragma once
 
 #include "lowrank/linalg/cuda/elementwise.cuh"

@@ -8,8 +8,9 @@
 namespace lowrank::detail {
 
 /// Search for the code of a number in a dynamic map with one look at memory. A cell is an exponent and `Bits` bits of the
-/// mantissa, so few magnitudes that it holds at most one threshold: entry = (what the lower bits of a magnitude must exceed to
-/// be beyond it) << 8 | (the code before it). A second half is for negative numbers, whose codes fall with the magnitude.
+/// mantissa, so few magnitudes that it holds at most one threshold. Its entry is made so that the lower bits of a magnitude,
+/// added to it, carry into the code above them where they are beyond the threshold. A second half is for negative numbers,
+/// whose codes fall with the magnitude: what is added there is what lacks from the end of the cell.
 template <int Bits>
 struct dynamic8_cells {
   static constexpr int dropped = 23 - Bits;
@@ -32,18 +33,30 @@ struct dynamic8_cells {
       bool const here = threshold >> dropped == cell;
       auto const kept = k < least ? least : k > most ? most : k;
       std::int32_t const last_before = here && k >= least && k < most ? (threshold & rest) - 1 : rest;
-      to[cell - lowest] = last_before * 256 + (negative ? zero - kept : zero + kept);
+      to[cell - lowest] =
+          negative ? (zero - kept - 1) * (rest + 1) + last_before + 1 : (zero + kept) * (rest + 1) + rest - last_before;
       k += here ? 1 : 0;
     }
   }
   /// The code of the number with these bits, at most 1 in magnitude but for rounding. `table` is `entry` of some cells.
   template <class Int>
   [[nodiscard]] LOWRANK_HD static constexpr Int code_of(Int bits, std::int32_t const* table) noexcept {
-    // Below the lowest cell everything is zero, and so is the lower end of that cell. None is much above 1.
-    Int const negative = bits >> 31, magnitude = larger(bits & Int{0x7FFFFFFF}, Int{lowest << dropped});
-    Int const found = lookup(table, (magnitude >> dropped) + ((negative & Int{count}) - Int{lowest}));
-    Int const beyond = as_mask(less(found >> 8, magnitude & Int{rest}));  // -1 or 0
-    return low_byte(found - ((beyond ^ negative) - negative));
+    Int const negative = bits >> 31, magnitude = at_least_lowest(bits & Int{0x7FFFFFFF});
+    Int const found = lookup(table, (magnitude >> dropped) + (negative & Int{count}), lowest);
+    return low_byte((found + ((magnitude ^ negative) & Int{rest})) >> dropped);
+  }
+  /// The same where negative numbers are for zero; looks at the first half only.
+  template <class Int>
+  [[nodiscard]] LOWRANK_HD static constexpr Int code_of_nonnegative(Int bits, std::int32_t const* table) noexcept {
+    Int const magnitude = at_least_lowest(bits);
+    return low_byte((lookup(table, magnitude >> dropped, lowest) + (magnitude & Int{rest})) >> dropped);
+  }
+
+ private:
+  /// Below the lowest cell everything is zero, and so is the lower end of that cell. Nothing is much above 1.
+  template <class Int>
+  [[nodiscard]] LOWRANK_HD static constexpr Int at_least_lowest(Int bits) noexcept {
+    return larger(bits, Int{lowest << dropped});
   }
 };
 
@@ -62,7 +75,6 @@ template <tie_rule Ties>
   using cells = dynamic8_cells<7>;
   cells out;
   out.fill_half(dynamic8_unsigned_book, Ties, cells::half::positive, 0, 0, 255);
-  out.fill_half(dynamic8_unsigned_book, Ties, cells::half::negative, 0, 0, 0);  // what is negative becomes zero
   return out;
 }
 // Tables are static in functions, because only those are seen by kernels as well.
@@ -74,7 +86,7 @@ template <tie_rule Ties, std::int32_t LeastNegative, class Int>
 template <tie_rule Ties, class Int>
 [[nodiscard]] LOWRANK_INLINE Int dynamic8_unsigned_code(Int bits) noexcept {
   static constexpr auto cells = make_unsigned_cells<Ties>();
-  return cells.code_of(bits, cells.entry.data());
+  return cells.code_of_nonnegative(bits, cells.entry.data());
 }
 
 [[nodiscard]] constexpr std::array<float, 256> mirrored(magnitude_book<129> const& half) noexcept {

@@ -16,9 +16,11 @@ void issue(warp& w, instruction const& i, lane_mask m) {
     if ((m >> lane & 1) == 0) continue;
     std::uint64_t const from = load<std::uint64_t>(w, i.b, lane) + static_cast<std::uint32_t>(i.target);
     std::uint32_t const to = static_cast<std::uint32_t>(address_of(w, i, lane));
-    std::uint32_t const wanted = i.c == 0 ? i.bytes : std::min<std::uint32_t>(load<std::uint32_t>(w, i.c, lane), i.bytes);
+    std::uint32_t const wanted =
+        i.c == 0 ? i.bytes : std::min<std::uint32_t>(load<std::uint32_t>(w, i.c, lane), i.bytes);
     async_copy copy{w.async_group, to, i.bytes, lane, {}};
-    if ((from & (i.bytes - 1)) != 0 || (to & (i.bytes - 1)) != 0) return fault(w, "misaligned address", i, "lane " + std::to_string(lane));
+    if ((from & (i.bytes - 1)) != 0 || (to & (i.bytes - 1)) != 0)
+      return fault(w, "misaligned address", i, "lane " + std::to_string(lane));
     if (wanted != 0) {  // the rest is filled with zeros
       if ((wanted & (wanted - 1)) != 0) return fault(w, "unsupported instruction", i, "cp.async of an odd part");
       char const* const p = resolve(w, i, from, wanted, lane, access::read, last);
@@ -36,7 +38,9 @@ void issue(warp& w, instruction const& i, lane_mask m) {
 void commit(warp& w, instruction const&, lane_mask) { ++w.async_group; }
 
 void wait_for_all_but(warp& w, instruction const& i, std::uint32_t groups) {
-  auto const finished = [&](async_copy const& c) { return w.async_group - c.group > groups || (groups == 0 && i.option == 1); };
+  auto const finished = [&](async_copy const& c) {
+    return w.async_group - c.group > groups || (groups == 0 && i.option == 1);
+  };
   for (async_copy const& c : w.async_copies) {
     if (!finished(c)) continue;
     std::memcpy(w.in->shared.data() + c.shared_byte, c.data.data(), c.bytes);
@@ -45,12 +49,15 @@ void wait_for_all_but(warp& w, instruction const& i, std::uint32_t groups) {
     auto const clash = w.in->shared_uses.touch(c.shared_byte, c.bytes, thread, w.sync_epoch, access::write);
     if (clash.thread >= 0)
       complain(w, "shared-memory race", i,
-               "an asynchronous copy of thread " + std::to_string(thread) + " ends in shared byte " + std::to_string(clash.byte) +
-                   ", which thread " + std::to_string(clash.thread) + " uses, with no barrier between");
+               "an asynchronous copy of thread " + std::to_string(thread) + " ends in shared byte " +
+                   std::to_string(clash.byte) + ", which thread " + std::to_string(clash.thread) +
+                   " uses, with no barrier between");
   }
   std::erase_if(w.async_copies, finished);
 }
-void wait_group(warp& w, instruction const& i, lane_mask) { wait_for_all_but(w, i, static_cast<std::uint32_t>(i.target)); }
+void wait_group(warp& w, instruction const& i, lane_mask) {
+  wait_for_all_but(w, i, static_cast<std::uint32_t>(i.target));
+}
 /// Also of what has not been committed.
 void wait_all(warp& w, instruction const& i, lane_mask) { wait_for_all_but(w, i, 0); }
 

@@ -11,14 +11,11 @@ namespace {
 struct plus {
   template <class T>
   T operator()(T x, T y) const {
-    if constexpr (is_pair<T>)
-      return T::of(plus{}(x.low(), y.low()), plus{}(x.high(), y.high()));
-    else if constexpr (is_half<T>)
-      return narrow<T>(add_to_odd(value(x), value(y)));
+    if constexpr (is_pair<T>) return T::of(plus{}(x.low(), y.low()), plus{}(x.high(), y.high()));
+    else if constexpr (is_half<T>) return narrow<T>(add_to_odd(value(x), value(y)));
     else if constexpr (std::is_integral_v<T>)
       return static_cast<T>(static_cast<std::uint64_t>(x) + static_cast<std::uint64_t>(y));
-    else
-      return x + y;
+    else return x + y;
   }
 };
 struct smaller {
@@ -82,10 +79,8 @@ void atomic(warp& w, instruction const& i, lane_mask m) {
     T old, now;
     std::memcpy(&old, p, sizeof old);
     T const b = load<T>(w, i.b, lane);
-    if constexpr (std::is_same_v<F, compare_and_swap>)
-      now = old == b ? load<T>(w, i.c, lane) : old;
-    else
-      now = F{}(old, b);
+    if constexpr (std::is_same_v<F, compare_and_swap>) now = old == b ? load<T>(w, i.c, lane) : old;
+    else now = F{}(old, b);
     std::memcpy(p, &now, sizeof now);
     r[lane] = old;
   }
@@ -101,16 +96,26 @@ handler operation(statement& s, type t) {
   switch (s.need_one({"add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"})) {
     case 0:
       if (t == type::f16 || t == type::bf16 || t == type::f16x2 || t == type::bf16x2) s.need_one({"noftz"});
-      return of_types<plus, type::u32, type::s32, type::u64, type::f32, type::f64, type::f16, type::bf16, type::f16x2, type::bf16x2>(t);
-    case 1: return of_types<smaller, type::u32, type::s32, type::u64, type::s64>(t);
-    case 2: return of_types<larger, type::u32, type::s32, type::u64, type::s64>(t);
-    case 3: return of_types<both, type::b32, type::b64>(t);
-    case 4: return of_types<either, type::b32, type::b64>(t);
-    case 5: return of_types<differs, type::b32, type::b64>(t);
-    case 6: return of_types<replaced, type::b32, type::b64>(t);
-    case 7: return of_types<compare_and_swap, type::b16, type::b32, type::b64>(t);
-    case 8: return of_types<counted_up, type::u32>(t);
-    default: return of_types<counted_down, type::u32>(t);
+      return of_types<plus, type::u32, type::s32, type::u64, type::f32, type::f64, type::f16, type::bf16, type::f16x2,
+                      type::bf16x2>(t);
+    case 1:
+      return of_types<smaller, type::u32, type::s32, type::u64, type::s64>(t);
+    case 2:
+      return of_types<larger, type::u32, type::s32, type::u64, type::s64>(t);
+    case 3:
+      return of_types<both, type::b32, type::b64>(t);
+    case 4:
+      return of_types<either, type::b32, type::b64>(t);
+    case 5:
+      return of_types<differs, type::b32, type::b64>(t);
+    case 6:
+      return of_types<replaced, type::b32, type::b64>(t);
+    case 7:
+      return of_types<compare_and_swap, type::b16, type::b32, type::b64>(t);
+    case 8:
+      return of_types<counted_up, type::u32>(t);
+    default:
+      return of_types<counted_down, type::u32>(t);
   }
 }
 

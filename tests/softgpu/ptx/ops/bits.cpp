@@ -41,10 +41,8 @@ struct is_zero {
 
 template <class F, bool Unary>
 void predicate_logic(warp& w, instruction const& i, lane_mask m) {
-  if constexpr (Unary)
-    w.set_predicate(i.d, F{}(w.truth(i, i.a, 0)), m);
-  else
-    w.set_predicate(i.d, F{}(w.truth(i, i.a, 0), w.truth(i, i.b, 1)), m);
+  if constexpr (Unary) w.set_predicate(i.d, F{}(w.truth(i, i.a, 0)), m);
+  else w.set_predicate(i.d, F{}(w.truth(i, i.a, 0), w.truth(i, i.b, 1)), m);
 }
 template <class F>
 void decode_logic(statement& s) {
@@ -56,7 +54,9 @@ void decode_logic(statement& s) {
     s.out.b = s.read_predicate(2, 1);
     return s(predicate_logic<F, false>);
   }
-  same_type(s, t, 2, among<type::b16, type::b32, type::b64>(t, [](auto l) -> handler { return binary<lane_of<decltype(l)>, F>; }));
+  same_type(s, t, 2, among<type::b16, type::b32, type::b64>(t, [](auto l) -> handler {
+              return binary<lane_of<decltype(l)>, F>;
+            }));
 }
 void decode_not(statement& s) {
   type const t = s.need_type();
@@ -66,21 +66,27 @@ void decode_not(statement& s) {
     s.out.a = s.read_predicate(1, 0);
     return s(predicate_logic<complement, true>);
   }
-  same_type(s, t, 1, among<type::b16, type::b32, type::b64>(t, [](auto l) -> handler { return unary<lane_of<decltype(l)>, complement>; }));
+  same_type(s, t, 1, among<type::b16, type::b32, type::b64>(t, [](auto l) -> handler {
+              return unary<lane_of<decltype(l)>, complement>;
+            }));
 }
 void decode_cnot(statement& s) {
   type const t = s.need_type();
-  same_type(s, t, 1, among<type::b16, type::b32, type::b64>(t, [](auto l) -> handler { return unary<lane_of<decltype(l)>, is_zero>; }));
+  same_type(s, t, 1, among<type::b16, type::b32, type::b64>(t, [](auto l) -> handler {
+              return unary<lane_of<decltype(l)>, is_zero>;
+            }));
 }
 
 /// Any function of three bits: bit k of the table belongs to k = 4 a + 2 b + c.
 void any_logic(warp& w, instruction const& i, lane_mask m) {
   std::uint32_t r[32];
   for (int lane = 0; lane < 32; ++lane) {
-    auto const x = load<std::uint32_t>(w, i.a, lane), y = load<std::uint32_t>(w, i.b, lane), z = load<std::uint32_t>(w, i.c, lane);
+    auto const x = load<std::uint32_t>(w, i.a, lane), y = load<std::uint32_t>(w, i.b, lane),
+               z = load<std::uint32_t>(w, i.c, lane);
     r[lane] = 0;
     for (unsigned k = 0; k < 8; ++k)
-      if ((i.option >> k & 1) != 0) r[lane] |= ((k & 4) != 0 ? x : ~x) & ((k & 2) != 0 ? y : ~y) & ((k & 1) != 0 ? z : ~z);
+      if ((i.option >> k & 1) != 0)
+        r[lane] |= ((k & 4) != 0 ? x : ~x) & ((k & 2) != 0 ? y : ~y) & ((k & 1) != 0 ? z : ~z);
   }
   store(w, i.d, r, m);
 }
@@ -146,8 +152,9 @@ struct funnel {
 void decode_shf(statement& s) {
   if (s.need_type() != type::b32) throw refusal("shf of another type than .b32");
   bool const to_left = s.need_one({"l", "r"}) == 0, wraps = s.need_one({"wrap", "clamp"}) == 0;
-  handler const run = to_left ? (wraps ? ternary<std::uint32_t, funnel<true, false>> : ternary<std::uint32_t, funnel<true, true>>)
-                              : (wraps ? ternary<std::uint32_t, funnel<false, false>> : ternary<std::uint32_t, funnel<false, true>>);
+  handler const run =
+      to_left ? (wraps ? ternary<std::uint32_t, funnel<true, false>> : ternary<std::uint32_t, funnel<true, true>>)
+              : (wraps ? ternary<std::uint32_t, funnel<false, false>> : ternary<std::uint32_t, funnel<false, true>>);
   same_type(s, type::b32, 3, run);
 }
 
@@ -205,7 +212,8 @@ struct reversed {
 };
 void decode_brev(statement& s) {
   type const t = s.need_type();
-  same_type(s, t, 1, among<type::b32, type::b64>(t, [](auto l) -> handler { return unary<lane_of<decltype(l)>, reversed>; }));
+  same_type(s, t, 1,
+            among<type::b32, type::b64>(t, [](auto l) -> handler { return unary<lane_of<decltype(l)>, reversed>; }));
 }
 
 // ---- fields
@@ -269,7 +277,8 @@ struct field_mask {
 void decode_bmsk(statement& s) {
   if (s.need_type() != type::b32) throw refusal("bmsk of another type than .b32");
   bool const clamps = s.need_one({"clamp", "wrap"}) == 0;
-  same_type(s, type::b32, 2, clamps ? binary<std::uint32_t, field_mask<true>> : binary<std::uint32_t, field_mask<false>>);
+  same_type(s, type::b32, 2,
+            clamps ? binary<std::uint32_t, field_mask<true>> : binary<std::uint32_t, field_mask<false>>);
 }
 
 // ---- bytes
@@ -283,13 +292,26 @@ struct permuted {
     for (std::uint32_t n = 0; n < 4; ++n) {
       std::uint32_t which = 0;
       switch (Mode) {
-        case 0: which = selector >> (4 * n) & 15; break;
-        case 1: which = k + n; break;
-        case 2: which = (k - n) & 7; break;
-        case 3: which = k; break;
-        case 4: which = std::max(k, n); break;
-        case 5: which = std::min(k, n); break;
-        default: which = 2 * (k & 1) + (n & 1);
+        case 0:
+          which = selector >> (4 * n) & 15;
+          break;
+        case 1:
+          which = k + n;
+          break;
+        case 2:
+          which = (k - n) & 7;
+          break;
+        case 3:
+          which = k;
+          break;
+        case 4:
+          which = std::max(k, n);
+          break;
+        case 5:
+          which = std::min(k, n);
+          break;
+        default:
+          which = 2 * (k & 1) + (n & 1);
       }
       std::uint32_t byte = static_cast<std::uint32_t>(x >> (8 * (which & 7))) & 255;
       if (Mode == 0 && (which & 8) != 0) byte = (byte & 128) != 0 ? 255 : 0;
@@ -301,9 +323,9 @@ struct permuted {
 void decode_prmt(statement& s) {
   if (s.need_type() != type::b32) throw refusal("prmt of another type than .b32");
   using word = std::uint32_t;
-  static constexpr handler modes[] = {ternary<word, permuted<0>>, ternary<word, permuted<1>>, ternary<word, permuted<2>>,
-                                      ternary<word, permuted<3>>, ternary<word, permuted<4>>, ternary<word, permuted<5>>,
-                                      ternary<word, permuted<6>>};
+  static constexpr handler modes[] = {
+      ternary<word, permuted<0>>, ternary<word, permuted<1>>, ternary<word, permuted<2>>, ternary<word, permuted<3>>,
+      ternary<word, permuted<4>>, ternary<word, permuted<5>>, ternary<word, permuted<6>>};
   same_type(s, type::b32, 3, modes[s.take_one({"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"}) + 1]);
 }
 

@@ -41,10 +41,14 @@ struct ftz_compare {
 enum combination : std::uint8_t { alone, with_and, with_or, with_xor };
 lane_mask combined(std::uint8_t how, lane_mask x, lane_mask y) {
   switch (how) {
-    case with_and: return x & y;
-    case with_or: return x | y;
-    case with_xor: return x ^ y;
-    default: return x;
+    case with_and:
+      return x & y;
+    case with_or:
+      return x | y;
+    case with_xor:
+      return x ^ y;
+    default:
+      return x;
   }
 }
 
@@ -90,27 +94,42 @@ void set_register(warp& w, instruction const& i, lane_mask m) {
 template <class Choose>
 handler for_relation(relation r, Choose const& choose) {
   switch (r) {
-    case relation::eq: return choose.template operator()<compare<relation::eq>>();
-    case relation::ne: return choose.template operator()<compare<relation::ne>>();
-    case relation::lt: return choose.template operator()<compare<relation::lt>>();
-    case relation::le: return choose.template operator()<compare<relation::le>>();
-    case relation::gt: return choose.template operator()<compare<relation::gt>>();
-    case relation::ge: return choose.template operator()<compare<relation::ge>>();
-    case relation::equ: return choose.template operator()<compare<relation::equ>>();
-    case relation::neu: return choose.template operator()<compare<relation::neu>>();
-    case relation::ltu: return choose.template operator()<compare<relation::ltu>>();
-    case relation::leu: return choose.template operator()<compare<relation::leu>>();
-    case relation::gtu: return choose.template operator()<compare<relation::gtu>>();
-    case relation::geu: return choose.template operator()<compare<relation::geu>>();
-    case relation::num: return choose.template operator()<compare<relation::num>>();
-    default: return choose.template operator()<compare<relation::nan>>();
+    case relation::eq:
+      return choose.template operator()<compare<relation::eq>>();
+    case relation::ne:
+      return choose.template operator()<compare<relation::ne>>();
+    case relation::lt:
+      return choose.template operator()<compare<relation::lt>>();
+    case relation::le:
+      return choose.template operator()<compare<relation::le>>();
+    case relation::gt:
+      return choose.template operator()<compare<relation::gt>>();
+    case relation::ge:
+      return choose.template operator()<compare<relation::ge>>();
+    case relation::equ:
+      return choose.template operator()<compare<relation::equ>>();
+    case relation::neu:
+      return choose.template operator()<compare<relation::neu>>();
+    case relation::ltu:
+      return choose.template operator()<compare<relation::ltu>>();
+    case relation::leu:
+      return choose.template operator()<compare<relation::leu>>();
+    case relation::gtu:
+      return choose.template operator()<compare<relation::gtu>>();
+    case relation::geu:
+      return choose.template operator()<compare<relation::geu>>();
+    case relation::num:
+      return choose.template operator()<compare<relation::num>>();
+    default:
+      return choose.template operator()<compare<relation::nan>>();
   }
 }
 
 relation take_relation(statement& s, type t) {
   bool const integer = size_of(t) != 0 && t != type::f16 && t != type::bf16 && t != type::f32 && t != type::f64 &&
                        t != type::f16x2 && t != type::bf16x2;
-  int const n = s.take_one({"eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"});
+  int const n =
+      s.take_one({"eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"});
   bool const bits = t == type::b16 || t == type::b32 || t == type::b64;
   if (n >= 0) {
     if (integer && n > 5) throw refusal("relation of floating point on type ." + std::string(name_of(t)));
@@ -138,8 +157,9 @@ void decode_setp(statement& s) {
   if (combine >= 0) s.out.c = s.read_predicate(3, 2);
   s(for_relation(r, [&]<class F>() -> handler {
     if (ftz) return set_predicate<float, ftz_compare<F>>;
-    return among<type::b16, type::b32, type::b64, type::u16, type::u32, type::u64, type::s16, type::s32, type::s64, type::f32,
-                 type::f64, type::f16, type::bf16>(t, [](auto l) -> handler { return set_predicate<lane_of<decltype(l)>, F>; });
+    return among<type::b16, type::b32, type::b64, type::u16, type::u32, type::u64, type::s16, type::s32, type::s64,
+                 type::f32, type::f64, type::f16, type::bf16>(
+        t, [](auto l) -> handler { return set_predicate<lane_of<decltype(l)>, F>; });
   }));
 }
 
@@ -151,14 +171,11 @@ void decode_set(statement& s) {
   bool const ftz = t == type::f32 && s.take("ftz");
   bool const pairs = t == type::f16x2 || t == type::bf16x2;
   if (pairs && combine >= 0) throw refusal("set of pairs with a predicate");
-  if (d == type::u32 || d == type::s32 || d == type::b32)
-    s.out.e = pairs ? 0 : 0xffffffff;
-  else if (d == type::f32 && !pairs)
-    s.out.e = 0x3f800000;
+  if (d == type::u32 || d == type::s32 || d == type::b32) s.out.e = pairs ? 0 : 0xffffffff;
+  else if (d == type::f32 && !pairs) s.out.e = 0x3f800000;
   else if (d == t && (pairs || t == type::f16 || t == type::bf16))
     s.out.e = t == type::f16 ? 0x3c00 : t == type::bf16 ? 0x3f80 : 1;
-  else
-    throw refusal("set with result of type ." + std::string(name_of(d)));
+  else throw refusal("set with result of type ." + std::string(name_of(d)));
   s.need(combine < 0 ? 3 : 4);
   s.out.d = s.write(0, d);
   s.out.a = s.read(1, t);
@@ -166,8 +183,8 @@ void decode_set(statement& s) {
   if (combine >= 0) s.out.c = s.read_predicate(3, 2);
   s(for_relation(r, [&]<class F>() -> handler {
     if (ftz) return set_register<float, ftz_compare<F>>;
-    return among<type::b16, type::b32, type::b64, type::u16, type::u32, type::u64, type::s16, type::s32, type::s64, type::f32,
-                 type::f64, type::f16, type::bf16, type::f16x2, type::bf16x2>(
+    return among<type::b16, type::b32, type::b64, type::u16, type::u32, type::u64, type::s16, type::s32, type::s64,
+                 type::f32, type::f64, type::f16, type::bf16, type::f16x2, type::bf16x2>(
         t, [](auto l) -> handler { return set_register<lane_of<decltype(l)>, F>; });
   }));
 }

@@ -89,9 +89,10 @@ void decode_barrier(statement& s) {
   }
   int const what = s.need_one({"sync", "red", "arrive"});
   s.out.kind = flow::barrier;
-  s.out.sign_extends = s.opcode() == "bar" || s.take("aligned");
+  s.out.option = s.opcode() == "bar" || s.take("aligned") ? 1 : 0;
   if (what == 1) {
-    static constexpr handler modes[] = {barrier_vote<vote_mode::any>, barrier_vote<vote_mode::all>, barrier_vote<vote_mode::count>};
+    static constexpr handler modes[] = {barrier_vote<vote_mode::any>, barrier_vote<vote_mode::all>,
+                                        barrier_vote<vote_mode::count>};
     int const mode = s.need_one({"or", "and", "popc"});
     type const t = s.need_type();
     if (t != (mode == 2 ? type::u32 : type::pred)) throw refusal("type of bar.red");

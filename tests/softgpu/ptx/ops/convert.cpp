@@ -27,8 +27,8 @@ struct from_integer_to_integer {
     if constexpr (!Sat) {
       return static_cast<D>(x);
     } else {
-      constexpr __int128 low = std::numeric_limits<D>::min(), high = std::numeric_limits<D>::max();
-      __int128 const v = x;
+      constexpr s128 low = std::numeric_limits<D>::min(), high = std::numeric_limits<D>::max();
+      s128 const v = x;
       return static_cast<D>(v < low ? low : v > high ? high : v);
     }
   }
@@ -53,7 +53,8 @@ struct from_real_to_real {
   template <class S>
   D operator()(S x) const {
     auto const flushed = [](auto v) {
-      if constexpr (Ftz && std::is_same_v<decltype(v), float>) return std::fabs(v) < 0x1p-126F ? std::copysign(0.0F, v) : v;
+      if constexpr (Ftz && std::is_same_v<decltype(v), float>)
+        return std::fabs(v) < 0x1p-126F ? std::copysign(0.0F, v) : v;
       else return v;
     };
     x = to_integral<R>(flushed(x));
@@ -89,8 +90,7 @@ struct to_pair {  // d, a, b: a is the upper half
   pair<H> operator()(float high, float low) const {
     if constexpr (std::is_same_v<H, bf16> && R == rounding::nearest_even && !Relu)
       return pair<H>::of(nearest_bf16(low), nearest_bf16(high));
-    else
-      return pair<H>::of(to_half<H, R, Relu>{}(low), to_half<H, R, Relu>{}(high));
+    else return pair<H>::of(to_half<H, R, Relu>{}(low), to_half<H, R, Relu>{}(high));
   }
 };
 
@@ -103,7 +103,7 @@ struct from_integer_to_real {
       return static_cast<D>(x);
     } else {
       D r = static_cast<D>(x);
-      __int128 const exact = x, got = static_cast<__int128>(r);
+      s128 const exact = x, got = static_cast<s128>(r);
       bool const above = got > exact, below = got < exact;
       if (R == rounding::down && above) r = std::nextafter(r, -std::numeric_limits<D>::infinity());
       if (R == rounding::up && below) r = std::nextafter(r, std::numeric_limits<D>::infinity());
@@ -140,20 +140,29 @@ integral take_integral(statement& s, bool required) {
 template <class F>
 handler for_integral(integral r, F choose) {
   switch (r) {
-    case integral::nearest: return choose(std::integral_constant<integral, integral::nearest>{});
-    case integral::zero: return choose(std::integral_constant<integral, integral::zero>{});
-    case integral::down: return choose(std::integral_constant<integral, integral::down>{});
-    case integral::up: return choose(std::integral_constant<integral, integral::up>{});
-    default: return choose(std::integral_constant<integral, integral::none>{});
+    case integral::nearest:
+      return choose(std::integral_constant<integral, integral::nearest>{});
+    case integral::zero:
+      return choose(std::integral_constant<integral, integral::zero>{});
+    case integral::down:
+      return choose(std::integral_constant<integral, integral::down>{});
+    case integral::up:
+      return choose(std::integral_constant<integral, integral::up>{});
+    default:
+      return choose(std::integral_constant<integral, integral::none>{});
   }
 }
 template <class F>
 handler for_rounding(int r, F choose) {
   switch (r) {
-    case 0: return choose(std::integral_constant<rounding, rounding::nearest_even>{});
-    case 1: return choose(std::integral_constant<rounding, rounding::toward_zero>{});
-    case 2: return choose(std::integral_constant<rounding, rounding::down>{});
-    default: return choose(std::integral_constant<rounding, rounding::up>{});
+    case 0:
+      return choose(std::integral_constant<rounding, rounding::nearest_even>{});
+    case 1:
+      return choose(std::integral_constant<rounding, rounding::toward_zero>{});
+    case 2:
+      return choose(std::integral_constant<rounding, rounding::down>{});
+    default:
+      return choose(std::integral_constant<rounding, rounding::up>{});
   }
 }
 
@@ -173,11 +182,15 @@ handler integer_to_real(statement& s, type d, type from) {
     return for_rounding(r, [&](auto rl) -> handler {
       constexpr rounding R = decltype(rl)::value;
       switch (d) {
-        case type::f32: return map1<float, S, from_integer_to_real<float, R>>;
-        case type::f64: return map1<double, S, from_integer_to_real<double, R>>;
+        case type::f32:
+          return map1<float, S, from_integer_to_real<float, R>>;
+        case type::f64:
+          return map1<double, S, from_integer_to_real<double, R>>;
         // 64 bits would be rounded twice, on the way through double, and so they are refused below.
-        case type::f16: return map1<f16, S, to_half<f16, R, false>>;
-        default: return map1<bf16, S, to_half<bf16, R, false>>;
+        case type::f16:
+          return map1<f16, S, to_half<f16, R, false>>;
+        default:
+          return map1<bf16, S, to_half<bf16, R, false>>;
       }
     });
   });
@@ -192,10 +205,14 @@ handler real_to_integer(statement& s, type d, type from) {
       constexpr integral R = decltype(rl)::value;
       switch (from) {
         case type::f32:
-          return ftz ? map1<D, float, from_real_to_integer<D, R, true>> : map1<D, float, from_real_to_integer<D, R, false>>;
-        case type::f64: return map1<D, double, from_real_to_integer<D, R, false>>;
-        case type::f16: return map1<D, f16, from_half<D, R>>;
-        default: return map1<D, bf16, from_half<D, R>>;
+          return ftz ? map1<D, float, from_real_to_integer<D, R, true>>
+                     : map1<D, float, from_real_to_integer<D, R, false>>;
+        case type::f64:
+          return map1<D, double, from_real_to_integer<D, R, false>>;
+        case type::f16:
+          return map1<D, f16, from_half<D, R>>;
+        default:
+          return map1<D, bf16, from_half<D, R>>;
       }
     });
   });
@@ -204,7 +221,8 @@ template <class D, class S>
 handler real_handler(integral r, bool sat, bool ftz) {
   return for_integral(r, [&](auto rl) -> handler {
     constexpr integral R = decltype(rl)::value;
-    if (sat) return ftz ? map1<D, S, from_real_to_real<D, R, true, true>> : map1<D, S, from_real_to_real<D, R, true, false>>;
+    if (sat)
+      return ftz ? map1<D, S, from_real_to_real<D, R, true, true>> : map1<D, S, from_real_to_real<D, R, true, false>>;
     return ftz ? map1<D, S, from_real_to_real<D, R, false, true>> : map1<D, S, from_real_to_real<D, R, false, false>>;
   });
 }
@@ -214,11 +232,13 @@ handler real_to_real(statement& s, type d, type from) {
     bool const ftz = s.take("ftz"), sat = s.take("sat");
     if (r == 0) return real_handler<float, double>(integral::none, sat, ftz);
     if (ftz || sat) throw refusal("cvt.f32.f64 with a direction and .ftz or .sat");
-    return for_rounding(r, [](auto rl) -> handler { return map1<float, double, from_double_to_float<decltype(rl)::value>>; });
+    return for_rounding(
+        r, [](auto rl) -> handler { return map1<float, double, from_double_to_float<decltype(rl)::value>>; });
   }
   integral const r = take_integral(s, false);
   bool const ftz = s.take("ftz"), sat = s.take("sat");
-  if (d == type::f64) return from == type::f32 ? real_handler<double, float>(r, sat, ftz) : real_handler<double, double>(r, sat, false);
+  if (d == type::f64)
+    return from == type::f32 ? real_handler<double, float>(r, sat, ftz) : real_handler<double, double>(r, sat, false);
   return real_handler<float, float>(r, sat, ftz);
 }
 template <class H>
@@ -228,7 +248,8 @@ handler real_to_half(statement& s, type from) {
   if (from == type::f32 && r == 0 && !zero_floor && std::is_same_v<H, bf16>) return map1<bf16, float, to_bf16>;
   return for_rounding(r, [&](auto rl) -> handler {
     constexpr rounding R = decltype(rl)::value;
-    if (from == type::f64) return zero_floor ? map1<H, double, to_half<H, R, true>> : map1<H, double, to_half<H, R, false>>;
+    if (from == type::f64)
+      return zero_floor ? map1<H, double, to_half<H, R, true>> : map1<H, double, to_half<H, R, false>>;
     return zero_floor ? map1<H, float, to_half<H, R, true>> : map1<H, float, to_half<H, R, false>>;
   });
 }
@@ -239,11 +260,16 @@ handler half_to(statement& s, type d) {
   return for_integral(r, [&](auto rl) -> handler {
     constexpr integral R = decltype(rl)::value;
     switch (d) {
-      case type::f32: return map1<float, H, from_half<float, R>>;
-      case type::f64: return map1<double, H, from_half<double, R>>;
-      case type::f16: return map1<f16, H, from_half<f16, R>>;
-      case type::bf16: return map1<bf16, H, from_half<bf16, R>>;
-      default: throw refusal("type ." + std::string(name_of(d)));
+      case type::f32:
+        return map1<float, H, from_half<float, R>>;
+      case type::f64:
+        return map1<double, H, from_half<double, R>>;
+      case type::f16:
+        return map1<f16, H, from_half<f16, R>>;
+      case type::bf16:
+        return map1<bf16, H, from_half<bf16, R>>;
+      default:
+        throw refusal("type ." + std::string(name_of(d)));
     }
   });
 }
@@ -258,7 +284,8 @@ void decode_pair(statement& s, type d) {
   s.out.b = s.read(2, type::f32);
   s(for_rounding(r, [&](auto rl) -> handler {
     constexpr rounding R = decltype(rl)::value;
-    return zero_floor ? map2<pair<H>, float, float, to_pair<H, R, true>> : map2<pair<H>, float, float, to_pair<H, R, false>>;
+    return zero_floor ? map2<pair<H>, float, float, to_pair<H, R, true>>
+                      : map2<pair<H>, float, float, to_pair<H, R, false>>;
   }));
 }
 

@@ -11,9 +11,7 @@ namespace {
 
 // ---- float and double
 
-inline float flushed(float x) {
-  return std::fabs(x) < 0x1p-126F ? std::copysign(0.0F, x) : x;
-}
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126F ? std::copysign(0.0F, x) : x; }
 /// Single-precision results that are NaN have these bits on every device.
 inline float canonical(float x) { return x != x ? std::bit_cast<float>(0x7fffffffU) : x; }
 template <class T>
@@ -153,10 +151,14 @@ struct upper_word {
 
 int rounding_mode(rounding mode) {
   switch (mode) {
-    case rounding::toward_zero: return FE_TOWARDZERO;
-    case rounding::down: return FE_DOWNWARD;
-    case rounding::up: return FE_UPWARD;
-    default: return FE_TONEAREST;
+    case rounding::toward_zero:
+      return FE_TOWARDZERO;
+    case rounding::down:
+      return FE_DOWNWARD;
+    case rounding::up:
+      return FE_UPWARD;
+    default:
+      return FE_TONEAREST;
   }
 }
 
@@ -217,8 +219,10 @@ void rounded(statement& s, type t, rounding mode) {
   bool const ftz = s.take("ftz"), sat = Sources > 1 && s.opcode() != "div" && s.take("sat");
   s.out.option = static_cast<std::uint8_t>(mode);
   same_type(s, t, Sources,
-            ftz ? (sat ? plain_or_directed<float, F, Sources, true, true>(mode) : plain_or_directed<float, F, Sources, true, false>(mode))
-                : (sat ? plain_or_directed<float, F, Sources, false, true>(mode) : plain_or_directed<float, F, Sources, false, false>(mode)));
+            ftz ? (sat ? plain_or_directed<float, F, Sources, true, true>(mode)
+                       : plain_or_directed<float, F, Sources, true, false>(mode))
+                : (sat ? plain_or_directed<float, F, Sources, false, true>(mode)
+                       : plain_or_directed<float, F, Sources, false, false>(mode)));
 }
 /// Of f32, with or without .ftz, rounded to nearest.
 template <class F, int Sources = 1>
@@ -226,8 +230,7 @@ void approximate(statement& s) {
   bool const ftz = s.take("ftz");
   if constexpr (Sources == 1)
     same_type(s, type::f32, 1, ftz ? unary<float, single<F, true, false>> : unary<float, single<F, false, false>>);
-  else
-    same_type(s, type::f32, 2, ftz ? binary<float, single<F, true, false>> : binary<float, single<F, false, false>>);
+  else same_type(s, type::f32, 2, ftz ? binary<float, single<F, true, false>> : binary<float, single<F, false, false>>);
 }
 
 // ---- half and bfloat16, alone and in pairs: options in instruction::option
@@ -286,8 +289,7 @@ void half_handler(warp& w, instruction const& i, lane_mask m) {
     if constexpr (is_pair<T>)
       r[lane] = T::of(half_result<typename T::half, F, Sources>(x.low(), y.low(), z.low(), i.option),
                       half_result<typename T::half, F, Sources>(x.high(), y.high(), z.high(), i.option));
-    else
-      r[lane] = half_result<T, F, Sources>(x, y, z, i.option);
+    else r[lane] = half_result<T, F, Sources>(x, y, z, i.option);
   }
   store(w, i.d, r, m);
 }
@@ -377,7 +379,9 @@ void decode_function(statement& s) {
 void decode_fma(statement& s) { decode_fused(s, s.need_type()); }
 void decode_copysign(statement& s) {
   type const t = s.need_type();
-  same_type(s, t, 2, among<type::f32, type::f64>(t, [](auto l) -> handler { return binary<lane_of<decltype(l)>, sign_of_first>; }));
+  same_type(s, t, 2, among<type::f32, type::f64>(t, [](auto l) -> handler {
+              return binary<lane_of<decltype(l)>, sign_of_first>;
+            }));
 }
 
 template <class T, int Class>

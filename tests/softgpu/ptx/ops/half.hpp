@@ -61,16 +61,23 @@ Half narrow(double v, rounding mode = rounding::nearest_even) noexcept {
   std::uint64_t const half = drop > 63 ? ~std::uint64_t{0} : std::uint64_t{1} << (drop - 1);
   bool up = false;
   switch (mode) {
-    case rounding::nearest_even: up = rest > half || (rest == half && (kept & 1) != 0); break;
-    case rounding::toward_zero: break;
-    case rounding::down: up = rest != 0 && sign != 0; break;
-    case rounding::up: up = rest != 0 && sign == 0; break;
+    case rounding::nearest_even:
+      up = rest > half || (rest == half && (kept & 1) != 0);
+      break;
+    case rounding::toward_zero:
+      break;
+    case rounding::down:
+      up = rest != 0 && sign != 0;
+      break;
+    case rounding::up:
+      up = rest != 0 && sign == 0;
+      break;
   }
   auto const base = static_cast<std::uint32_t>(exponent - Half::min_exponent) << (Half::digits - 1);
   std::uint64_t result = base + kept + (up ? 1 : 0);
   if (exponent > 127 || result >= infinity) {
-    bool const to_infinity = mode == rounding::nearest_even || (mode == rounding::down && sign != 0) ||
-                             (mode == rounding::up && sign == 0);
+    bool const to_infinity =
+        mode == rounding::nearest_even || (mode == rounding::down && sign != 0) || (mode == rounding::up && sign == 0);
     result = to_infinity ? infinity : infinity - 1;
   }
   return {static_cast<std::uint16_t>(sign | result)};

@@ -15,7 +15,7 @@ constexpr std::uint64_t wide_bits(T x) {
   return static_cast<std::uint64_t>(x);
 }
 template <class T>
-using twice = std::conditional_t<sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>,
+using twice = std::conditional_t<sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, s128, u128>,
                                  std::conditional_t<std::is_signed_v<T>, std::int64_t, std::uint64_t>>;
 /// Of .wide: 16 bits give 32, and 32 give 64.
 template <class T>
@@ -42,10 +42,8 @@ struct minus {
 struct times_low {
   template <class T>
   T operator()(T x, T y) const {
-    if constexpr (sizeof(T) == 4)
-      return static_cast<T>(static_cast<std::uint32_t>(x) * static_cast<std::uint32_t>(y));
-    else
-      return static_cast<T>(wide_bits(x) * wide_bits(y));
+    if constexpr (sizeof(T) == 4) return static_cast<T>(static_cast<std::uint32_t>(x) * static_cast<std::uint32_t>(y));
+    else return static_cast<T>(wide_bits(x) * wide_bits(y));
   }
 };
 struct times_high {
@@ -64,7 +62,8 @@ struct times_wide {
 struct clamp_plus {
   std::int32_t operator()(std::int32_t x, std::int32_t y) const { return clamped(std::int64_t{x} + y); }
   static std::int32_t clamped(std::int64_t v) {
-    constexpr std::int64_t low = std::numeric_limits<std::int32_t>::min(), high = std::numeric_limits<std::int32_t>::max();
+    constexpr std::int64_t low = std::numeric_limits<std::int32_t>::min(),
+                           high = std::numeric_limits<std::int32_t>::max();
     return static_cast<std::int32_t>(v < low ? low : v > high ? high : v);
   }
 };
@@ -87,7 +86,9 @@ template <bool High>
 struct times_24 {
   template <class T>
   T operator()(T x, T y) const {
-    auto const cut = [](T v) { return static_cast<std::int64_t>(std::is_signed_v<T> ? T(static_cast<bits_of<T>>(v) << 8) >> 8 : v & 0xffffff); };
+    auto const cut = [](T v) {
+      return static_cast<std::int64_t>(std::is_signed_v<T> ? T(static_cast<bits_of<T>>(v) << 8) >> 8 : v & 0xffffff);
+    };
     return static_cast<T>(cut(x) * cut(y) >> (High ? 16 : 0));
   }
 };
@@ -150,10 +151,8 @@ struct dot {
   C operator()(std::uint32_t x, std::uint32_t y, C sum) const {
     auto r = static_cast<std::int64_t>(sum);
     for (int n = 0; n < Terms; ++n) {
-      if constexpr (Terms == 4)
-        r += std::int64_t{static_cast<A>(x >> (8 * n))} * static_cast<B>(y >> (8 * n));
-      else
-        r += std::int64_t{static_cast<A>(x >> (16 * n))} * static_cast<B>(y >> (8 * n + (High ? 16 : 0)));
+      if constexpr (Terms == 4) r += std::int64_t{static_cast<A>(x >> (8 * n))} * static_cast<B>(y >> (8 * n));
+      else r += std::int64_t{static_cast<A>(x >> (16 * n))} * static_cast<B>(y >> (8 * n + (High ? 16 : 0)));
     }
     return static_cast<C>(r);
   }
@@ -172,7 +171,7 @@ void with_carry(warp& w, instruction const& i, lane_mask m) {
       x = Op == carry_op::low_plus ? static_cast<T>(x * y) : high_part(x, y);
       y = load<T>(w, i.c, lane);
     }
-    using wider = unsigned __int128;
+    using wider = u128;
     wider const exact = Op == carry_op::minus ? wider{x} - y - in : wider{x} + y + in;
     r[lane] = static_cast<T>(exact);
     out |= static_cast<lane_mask>(exact >> (8 * sizeof(T)) & 1) << lane;
@@ -187,9 +186,8 @@ handler carry_handler(bool reads, bool writes) {
 }
 template <carry_op Op>
 void decode_carry(statement& s, type t, std::size_t sources, bool reads, bool writes) {
-  handler const run = among<type::u32, type::s32, type::b32, type::u64, type::s64, type::b64>(t, [&](auto l) -> handler {
-    return carry_handler<bits_of<lane_of<decltype(l)>>, Op>(reads, writes);
-  });
+  handler const run = among<type::u32, type::s32, type::b32, type::u64, type::s64, type::b64>(
+      t, [&](auto l) -> handler { return carry_handler<bits_of<lane_of<decltype(l)>>, Op>(reads, writes); });
   same_type(s, t, sources, run);
 }
 
@@ -229,9 +227,12 @@ void decode_product(statement& s) {
   type const t = s.need_type();
   if (is_real(s, t)) return;
   switch (s.need_one({"lo", "hi", "wide"})) {
-    case 0: return same_type(s, t, 2, for_integers<times_low>(t));
-    case 1: return same_type(s, t, 2, for_integers<times_high>(t));
-    default: break;
+    case 0:
+      return same_type(s, t, 2, for_integers<times_low>(t));
+    case 1:
+      return same_type(s, t, 2, for_integers<times_high>(t));
+    default:
+      break;
   }
   s(among<type::u16, type::s16, type::u32, type::s32>(t, [](auto l) -> handler {
     using T = lane_of<decltype(l)>;
@@ -244,9 +245,8 @@ void decode_product(statement& s) {
 
 template <class F>
 handler three_integers(type t) {
-  return among<type::u16, type::s16, type::u32, type::s32, type::u64, type::s64>(t, [](auto l) -> handler {
-    return ternary<lane_of<decltype(l)>, then_plus<F>>;
-  });
+  return among<type::u16, type::s16, type::u32, type::s32, type::u64, type::s64>(
+      t, [](auto l) -> handler { return ternary<lane_of<decltype(l)>, then_plus<F>>; });
 }
 void decode_product_sum(statement& s) {
   type const t = s.need_type();

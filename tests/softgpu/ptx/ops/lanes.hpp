@@ -12,6 +12,9 @@
 
 namespace softgpu {
 
+__extension__ using s128 = __int128;
+__extension__ using u128 = unsigned __int128;
+
 // ---- lane types --------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -52,18 +55,15 @@ handler among(type t, F choose) {
 
 /// What a register holds: what is smaller than 32 bits lies in a word, extended by its sign.
 template <class T>
-using cell = std::conditional_t<
-    sizeof(T) == 8 || std::is_same_v<T, float>, T,
-    std::conditional_t<std::is_integral_v<T> && std::is_signed_v<T>, std::int32_t, std::uint32_t>>;
+using cell =
+    std::conditional_t<sizeof(T) == 8 || std::is_same_v<T, float>, T,
+                       std::conditional_t<std::is_integral_v<T> && std::is_signed_v<T>, std::int32_t, std::uint32_t>>;
 
 template <class T>
 inline T load(cell<T> const* slot, int lane) {
-  if constexpr (is_half<T>)
-    return T{static_cast<std::uint16_t>(slot[lane])};
-  else if constexpr (is_pair<T>)
-    return T{slot[lane]};
-  else
-    return static_cast<T>(slot[lane]);
+  if constexpr (is_half<T>) return T{static_cast<std::uint16_t>(slot[lane])};
+  else if constexpr (is_pair<T>) return T{slot[lane]};
+  else return static_cast<T>(slot[lane]);
 }
 template <class T>
 inline T load(warp const& w, std::uint32_t slot, int lane) {
@@ -71,10 +71,8 @@ inline T load(warp const& w, std::uint32_t slot, int lane) {
 }
 template <class T>
 inline cell<T> to_cell(T value) {
-  if constexpr (is_half<T> || is_pair<T>)
-    return value.bits;
-  else
-    return static_cast<cell<T>>(value);
+  if constexpr (is_half<T> || is_pair<T>) return value.bits;
+  else return static_cast<cell<T>>(value);
 }
 
 template <class T>

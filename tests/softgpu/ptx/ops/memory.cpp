@@ -1,4 +1,5 @@
 // Loads and stores.
+#include <bit>
 #include <cstring>
 
 #include "ptx/ops/access.hpp"
@@ -17,7 +18,7 @@ template <int Bytes>
 void move_to_memory(warp const& w, instruction const& i, char* p, int lane) {
   for (int k = 0; k < i.count; ++k) {
     auto const x = static_cast<word<Bytes>>((i.wide >> (4 + k) & 1) != 0 ? w.slot<std::uint64_t>(i.v[k])[lane]
-                                                                          : w.slot<std::uint32_t>(i.v[k])[lane]);
+                                                                         : w.slot<std::uint32_t>(i.v[k])[lane]);
     std::memcpy(p + k * Bytes, &x, Bytes);
   }
 }
@@ -29,10 +30,8 @@ void move_to_registers(warp const& w, instruction const& i, char const* p, int l
     std::memcpy(&x, p + k * Bytes, Bytes);
     auto const y = Signed ? static_cast<std::uint64_t>(std::int64_t{static_cast<std::make_signed_t<word<Bytes>>>(x)})
                           : std::uint64_t{x};
-    if ((i.wide >> (4 + k) & 1) != 0)
-      w.slot<std::uint64_t>(i.v[k])[lane] = y;
-    else
-      w.slot<std::uint32_t>(i.v[k])[lane] = static_cast<std::uint32_t>(y);
+    if ((i.wide >> (4 + k) & 1) != 0) w.slot<std::uint64_t>(i.v[k])[lane] = y;
+    else w.slot<std::uint32_t>(i.v[k])[lane] = static_cast<std::uint32_t>(y);
   }
 }
 
@@ -40,7 +39,7 @@ void move_to_registers(warp const& w, instruction const& i, char const* p, int l
 template <int Bytes, bool Store>
 bool move_row(warp& w, instruction const& i, char* row) {
   if constexpr (Bytes < 4) return false;
-  using cells = word<Bytes < 4 ? 4 : Bytes>;
+  using cells = word < Bytes<4 ? 4 : Bytes>;
   for (int k = 0; k < i.count; ++k)
     if (i.v[k] == 0 || ((i.wide >> (4 + k) & 1) != 0) != (Bytes == 8)) return false;
   auto* const memory_cells = reinterpret_cast<cells*>(row);
@@ -54,6 +53,15 @@ bool move_row(warp& w, instruction const& i, char* row) {
   return true;
 }
 
+/// Generic addresses of local memory are the same for all lanes, and mean another place for each.
+bool same_for_all(std::uint64_t const* a, lane_mask m) {
+  std::uint64_t const first = a[std::countr_zero(m)];
+  if (first >> 56 == local_window >> 56) return false;
+  std::uint64_t differ = 0;
+  for (int lane = 0; lane < 32; ++lane) differ |= (m >> lane & 1) != 0 ? a[lane] ^ first : 0;
+  return differ == 0;
+}
+
 template <int Bytes, bool Store, bool Signed>
 void transfer(warp& w, instruction const& i, lane_mask m) {
   auto const n = static_cast<std::uint32_t>(Bytes * i.count);
@@ -61,7 +69,6 @@ void transfer(warp& w, instruction const& i, lane_mask m) {
   std::uint64_t a[32];
   for (int lane = 0; lane < 32; ++lane) a[lane] = address_of(w, i, lane);
   if (char* const row = resolve_row(w, i, a, n, m, how)) {
-    ++w.in->counts->requests;
     if (!Signed && move_row<Bytes, Store>(w, i, row)) return;
     for (int lane = 0; lane < 32; ++lane) {
       if (Store) move_to_memory<Bytes>(w, i, row + static_cast<std::size_t>(lane) * n, lane);
@@ -70,16 +77,18 @@ void transfer(warp& w, instruction const& i, lane_mask m) {
     return;
   }
   allocation* last = nullptr;
-  char* p = nullptr;
-  std::uint64_t p_of = 0;
-  for (int lane = 0; lane < 32; ++lane) {
-    if ((m >> lane & 1) == 0) continue;
-    bool const shared_by_all = !Store && p && a[lane] == p_of && last;  // a broadcast from global memory
-    if (!shared_by_all) p = resolve(w, i, a[lane], n, lane, how, last);
-    if (!p) return;
-    p_of = a[lane];
-    if (Store) move_to_memory<Bytes>(w, i, p, lane);
-    else move_to_registers<Bytes, Signed>(w, i, p, lane);
+  if (!Store && i.where != space::local && same_for_all(a, m)) {
+    char const* const p = resolve_broadcast(w, i, a[std::countr_zero(m)], n, m, last);
+    for (int lane = 0; lane < 32 && p; ++lane)
+      if ((m >> lane & 1) != 0) move_to_registers<Bytes, Signed>(w, i, p, lane);
+  } else {
+    for (int lane = 0; lane < 32; ++lane) {
+      if ((m >> lane & 1) == 0) continue;
+      char* const p = resolve(w, i, a[lane], n, lane, how, last);
+      if (!p) return;
+      if (Store) move_to_memory<Bytes>(w, i, p, lane);
+      else move_to_registers<Bytes, Signed>(w, i, p, lane);
+    }
   }
   if (last) ++w.in->counts->requests;
 }
@@ -95,18 +104,26 @@ void load_parameter(warp& w, instruction const& i, lane_mask m) {
 template <bool Signed>
 handler load_handler(int bytes, bool parameter) {
   switch (bytes) {
-    case 1: return parameter ? load_parameter<1, Signed> : transfer<1, false, Signed>;
-    case 2: return parameter ? load_parameter<2, Signed> : transfer<2, false, Signed>;
-    case 4: return parameter ? load_parameter<4, Signed> : transfer<4, false, Signed>;
-    default: return parameter ? load_parameter<8, Signed> : transfer<8, false, Signed>;
+    case 1:
+      return parameter ? load_parameter<1, Signed> : transfer<1, false, Signed>;
+    case 2:
+      return parameter ? load_parameter<2, Signed> : transfer<2, false, Signed>;
+    case 4:
+      return parameter ? load_parameter<4, Signed> : transfer<4, false, Signed>;
+    default:
+      return parameter ? load_parameter<8, Signed> : transfer<8, false, Signed>;
   }
 }
 handler store_handler(int bytes) {
   switch (bytes) {
-    case 1: return transfer<1, true, false>;
-    case 2: return transfer<2, true, false>;
-    case 4: return transfer<4, true, false>;
-    default: return transfer<8, true, false>;
+    case 1:
+      return transfer<1, true, false>;
+    case 2:
+      return transfer<2, true, false>;
+    case 4:
+      return transfer<4, true, false>;
+    default:
+      return transfer<8, true, false>;
   }
 }
 
@@ -154,8 +171,8 @@ void decode_ld(statement& s) {
   take_order(s);
   take_space(s);
   // Where a line is kept, and for how long, is no business of results.
-  s.allow({"nc", "ca", "cg", "cs", "lu", "cv", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last",
-           "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B"});
+  s.allow({"nc", "ca", "cg", "cs", "lu", "cv", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first",
+           "L1::evict_last", "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B"});
   s.allow({"L2::evict_first", "L2::evict_last", "L2::evict_normal"});
   type const t = memory_type(s);
   s.need(2);

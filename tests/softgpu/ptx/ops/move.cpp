@@ -14,7 +14,9 @@ struct same {
 
 void copy_predicate(warp& w, instruction const& i, lane_mask m) { w.set_predicate(i.d, w.truth(i, i.a, 0), m); }
 
-constexpr std::uint64_t low_bits(int bytes) { return bytes == 8 ? ~std::uint64_t{0} : (std::uint64_t{1} << (8 * bytes)) - 1; }
+constexpr std::uint64_t low_bits(int bytes) {
+  return bytes == 8 ? ~std::uint64_t{0} : (std::uint64_t{1} << (8 * bytes)) - 1;
+}
 
 /// d = {v0, v1, ..}; bytes is the size of one part.
 template <class D>
@@ -44,11 +46,21 @@ void lane_bits(warp& w, instruction const& i, lane_mask m) {
   for (int lane = 0; lane < 32; ++lane) {
     std::uint32_t const me = 1U << lane, before = me - 1;
     switch (static_cast<own_mask>(i.option)) {
-      case own_mask::eq: r[lane] = me; break;
-      case own_mask::lt: r[lane] = before; break;
-      case own_mask::le: r[lane] = before | me; break;
-      case own_mask::gt: r[lane] = ~(before | me); break;
-      case own_mask::ge: r[lane] = ~before; break;
+      case own_mask::eq:
+        r[lane] = me;
+        break;
+      case own_mask::lt:
+        r[lane] = before;
+        break;
+      case own_mask::le:
+        r[lane] = before | me;
+        break;
+      case own_mask::gt:
+        r[lane] = ~(before | me);
+        break;
+      case own_mask::ge:
+        r[lane] = ~before;
+        break;
     }
   }
   store(w, i.d, r, m);
@@ -65,10 +77,14 @@ void clock(warp& w, instruction const& i, lane_mask m) {
 
 type part_of(type t, std::size_t parts) {
   switch (size_of(t) / parts) {
-    case 1: return type::b8;
-    case 2: return type::b16;
-    case 4: return type::b32;
-    default: throw refusal("parts of a register");
+    case 1:
+      return type::b8;
+    case 2:
+      return type::b16;
+    case 4:
+      return type::b32;
+    default:
+      throw refusal("parts of a register");
   }
 }
 std::size_t parts_in(std::string_view vector) { return split(vector.substr(1, vector.size() - 2), ',').size(); }
@@ -81,7 +97,8 @@ void decode_mov(statement& s) {
     s.out.a = s.read_predicate(1, 0);
     return s(copy_predicate);
   }
-  static constexpr std::string_view masks[] = {"%lanemask_eq", "%lanemask_lt", "%lanemask_le", "%lanemask_gt", "%lanemask_ge"};
+  static constexpr std::string_view masks[] = {"%lanemask_eq", "%lanemask_lt", "%lanemask_le", "%lanemask_gt",
+                                               "%lanemask_ge"};
   for (std::uint8_t n = 0; n < 5; ++n)
     if (s.operand(1) == masks[n]) {
       s.out.option = n;
@@ -111,8 +128,8 @@ void decode_mov(statement& s) {
   s.out.d = s.write(0, t);
   s.out.a = s.read(1, t);
   // Bits, not values: the type of a register says nothing about what it holds.
-  s(among<type::b8, type::b16, type::b32, type::b64, type::u16, type::u32, type::u64, type::s16, type::s32, type::s64, type::f16,
-          type::bf16, type::f16x2, type::bf16x2, type::f32, type::f64>(t, [](auto l) -> handler {
+  s(among<type::b8, type::b16, type::b32, type::b64, type::u16, type::u32, type::u64, type::s16, type::s32, type::s64,
+          type::f16, type::bf16, type::f16x2, type::bf16x2, type::f32, type::f64>(t, [](auto l) -> handler {
     using T = lane_of<decltype(l)>;
     return sizeof(T) == 8 ? unary<std::uint64_t, same> : unary<std::uint32_t, same>;
   }));

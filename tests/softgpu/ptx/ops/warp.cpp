@@ -11,15 +11,16 @@ namespace {
 struct members {
   lane_mask of[32];
   members(warp& w, instruction const& i, lane_mask m, std::uint32_t slot) {
+    lane_mask strangers = 0;
     for (int lane = 0; lane < 32; ++lane) {
       of[lane] = load<std::uint32_t>(w, slot, lane);
-      if ((m >> lane & 1) == 0) continue;
-      if ((of[lane] & w.alive & ~m) != 0 || (of[lane] >> lane & 1) == 0) {
-        fault(w, "warp convergence", i,
-              "the mask of lane " + std::to_string(lane) + " names lanes that are not at this instruction, or not itself");
-        return;
-      }
+      bool const wrong = (of[lane] & w.alive & ~m) != 0 || (of[lane] >> lane & 1) == 0;
+      strangers |= static_cast<lane_mask>(wrong) << lane;
     }
+    if ((strangers & m) == 0) return;
+    fault(w, "warp convergence", i,
+          "the mask of lane " + std::to_string(std::countr_zero(strangers & m)) +
+              " names lanes that are not at this instruction, or not itself");
   }
 };
 
@@ -28,37 +29,37 @@ enum class shuffle_mode : std::uint8_t { up, down, bfly, idx };
 template <shuffle_mode Mode>
 void shuffle(warp& w, instruction const& i, lane_mask m) {
   members const named(w, i, m, i.e);
-  std::uint32_t r[32] = {};
-  lane_mask in_range = 0;
-  for (int lane = 0; lane < 32 && !w.in->faulted; ++lane) {
-    if ((m >> lane & 1) == 0) continue;
+  if (w.in->faulted) return;
+  std::int32_t from[32];
+  lane_mask in_range = 0, missing = 0;
+  for (int lane = 0; lane < 32; ++lane) {
     int const b = static_cast<int>(load<std::uint32_t>(w, i.b, lane) & 31);
     std::uint32_t const c = load<std::uint32_t>(w, i.c, lane);
     int const segment = static_cast<int>(c >> 8 & 31), clamp = static_cast<int>(c & 31);
     int const last = (lane & segment) | (clamp & ~segment), first = lane & segment;
-    int from = 0;
-    bool ok = false;
-    if (Mode == shuffle_mode::up) {
-      from = lane - b;
-      ok = from >= last;
-    } else {
-      from = Mode == shuffle_mode::down ? lane + b : Mode == shuffle_mode::bfly ? lane ^ b : first | (b & ~segment);
-      ok = from <= last;
-    }
-    if (!ok) from = lane;
-    if ((m >> from & 1) == 0)
-      fault(w, "warp convergence", i, "shuffle reads lane " + std::to_string(from) + ", which is inactive");
-    r[lane] = load<std::uint32_t>(w, i.a, from);
+    int const wanted = Mode == shuffle_mode::up     ? lane - b
+                       : Mode == shuffle_mode::down ? lane + b
+                       : Mode == shuffle_mode::bfly ? lane ^ b
+                                                    : first | (b & ~segment);
+    bool const ok = Mode == shuffle_mode::up ? wanted >= last : wanted <= last;
+    from[lane] = ok ? wanted : lane;
     in_range |= static_cast<lane_mask>(ok) << lane;
+    missing |= (~m >> from[lane] & 1) << lane;
   }
+  if ((missing & m) != 0)
+    return fault(w, "warp convergence", i,
+                 "shuffle reads lane " + std::to_string(from[std::countr_zero(missing & m)]) + ", which is inactive");
+  std::uint32_t r[32];
+  auto const* const a = w.slot<std::uint32_t>(i.a);
+  for (int lane = 0; lane < 32; ++lane) r[lane] = a[from[lane]];
   if (i.d != 0) store(w, i.d, r, m);
   if (i.v[0] != 0) w.set_predicate(i.v[0], in_range, m);
 }
 void decode_shuffle(statement& s) {
   if (!s.take("sync")) throw refusal("shuffle without .sync");
   if (s.need_type() != type::b32) throw refusal("shuffle of another type than .b32");
-  static constexpr handler modes[] = {shuffle<shuffle_mode::up>, shuffle<shuffle_mode::down>, shuffle<shuffle_mode::bfly>,
-                                      shuffle<shuffle_mode::idx>};
+  static constexpr handler modes[] = {shuffle<shuffle_mode::up>, shuffle<shuffle_mode::down>,
+                                      shuffle<shuffle_mode::bfly>, shuffle<shuffle_mode::idx>};
   handler const run = modes[s.need_one({"up", "down", "bfly", "idx"})];
   if (auto const second = s.split_pair(0); !second.empty() && second != "_")
     s.out.v[0] = s.context().operand(second, type::pred);
@@ -75,17 +76,18 @@ void vote(warp& w, instruction const& i, lane_mask m) {
   for (int lane = 0; lane < 32; ++lane) {
     lane_mask const here = named.of[lane] & m, yes = truth & here;
     ballots[lane] = yes;
-    bool const answer = Mode == vote_mode::any ? yes != 0 : Mode == vote_mode::all ? yes == here : yes == 0 || yes == here;
+    bool const answer = Mode == vote_mode::any   ? yes != 0
+                        : Mode == vote_mode::all ? yes == here
+                                                 : yes == 0 || yes == here;
     r |= static_cast<lane_mask>(answer) << lane;
   }
-  if (Mode == vote_mode::ballot)
-    store(w, i.d, ballots, m);
-  else
-    w.set_predicate(i.d, r, m);
+  if (Mode == vote_mode::ballot) store(w, i.d, ballots, m);
+  else w.set_predicate(i.d, r, m);
 }
 void decode_vote(statement& s) {  // the modifiers come in either order
   if (!s.take("sync")) throw refusal("vote without .sync");
-  static constexpr handler modes[] = {vote<vote_mode::ballot>, vote<vote_mode::any>, vote<vote_mode::all>, vote<vote_mode::uni>};
+  static constexpr handler modes[] = {vote<vote_mode::ballot>, vote<vote_mode::any>, vote<vote_mode::all>,
+                                      vote<vote_mode::uni>};
   int const mode = s.need_one({"ballot", "any", "all", "uni"});
   if (s.need_type() != (mode == 0 ? type::b32 : type::pred)) throw refusal("type of a vote");
   s.need(3);
@@ -183,12 +185,18 @@ void decode_redux(statement& s) {
   s.out.b = s.read(2, type::b32);
   bool const sign = t == type::s32;
   switch (op) {
-    case 0: return s(reduce<std::uint32_t, plus>);
-    case 1: return s(sign ? reduce<std::int32_t, smaller> : reduce<std::uint32_t, smaller>);
-    case 2: return s(sign ? reduce<std::int32_t, larger> : reduce<std::uint32_t, larger>);
-    case 3: return s(reduce<std::uint32_t, both>);
-    case 4: return s(reduce<std::uint32_t, either>);
-    default: return s(reduce<std::uint32_t, differs>);
+    case 0:
+      return s(reduce<std::uint32_t, plus>);
+    case 1:
+      return s(sign ? reduce<std::int32_t, smaller> : reduce<std::uint32_t, smaller>);
+    case 2:
+      return s(sign ? reduce<std::int32_t, larger> : reduce<std::uint32_t, larger>);
+    case 3:
+      return s(reduce<std::uint32_t, both>);
+    case 4:
+      return s(reduce<std::uint32_t, either>);
+    default:
+      return s(reduce<std::uint32_t, differs>);
   }
 }
 

@@ -1,5 +1,6 @@
 /// @file
-/// The shapes in which the linear algebra launches kernels: over elements, over squares that are transposed, over warps.
+/// The shapes in which the linear algebra launches kernels: over elements, over squares that are transposed, over
+/// warps.
 #pragma once
 
 #include <bit>
@@ -20,8 +21,8 @@ inline constexpr int square_side = 32;
   return static_cast<unsigned>(std::min<index_t>(pieces, most_blocks));
 }
 
-/// A matrix cut into tiles of 1024 elements: `1 << log_width` neighbouring columns, as narrow as the matrix, so that one of
-/// few columns keeps every thread busy.
+/// A matrix cut into tiles of 1024 elements: `1 << log_width` neighbouring columns, as narrow as the matrix, so that
+/// one of few columns keeps every thread busy.
 struct element_tiles {
   extents shape;
   int log_width;
@@ -36,7 +37,7 @@ struct element_tiles {
 };
 
 template <class Body>
-__global__ void __launch_bounds__(block_threads) run_elements(element_tiles const tiles, Body const body) {
+__global__ void __launch_bounds__(block_threads, 4) run_elements(element_tiles const tiles, Body const body) {
   int const height = tile_elements >> tiles.log_width, width = 1 << tiles.log_width;
   for (index_t tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
     index_t const row = tile / tiles.across, top = row * height, left = (tile - row * tiles.across) * width;
@@ -58,8 +59,8 @@ void for_elements(cuda_executor& exec, extents shape, Body const& body) {
   exec.check_launch("a kernel over elements");
 }
 
-/// B = f(Aᵀ) with columns of both neighbours in memory, through shared memory, so that neither is read or written across
-/// its rows.
+/// B = f(Aᵀ) with columns of both neighbours in memory, through shared memory, so that neither is read or written
+/// across its rows.
 template <class A, class B, class F>
 __global__ void __launch_bounds__(block_threads)
     run_transposed(matrix_view<A, device_space> const a, matrix_view<B, device_space> const b, F const f) {
