@@ -31,7 +31,9 @@ struct layer {
   void step() {
     optimizer.step(exec, memory, w.view(), bench::read(g), {.learning_rate = 1e-6F, .weight_decay = 0.01F});
   }
-  void pass() { optimizer.rule.apply(exec, memory.rule, bench::read(g), lowrank::fp32_tiles{w.data()}, memory.record.data()); }
+  void pass() {
+    optimizer.rule.apply(exec, memory.rule, bench::read(g), lowrank::fp32_tiles{w.data()}, memory.record.data());
+  }
   void move() { bench::adam_shaped_loop(exec, a.data(), b.data(), c.data(), d.data(), a.shape().size()); }
 };
 

@@ -13,7 +13,7 @@ namespace lowrank {
 struct orthonormal_report {
   std::int32_t passes{};    ///< each is a Gram, a Cholesky factorization and a product
   std::int32_t replaced{};  ///< columns that carried nothing new and became fresh random ones
-  std::int32_t failed{};    ///< not 0: the input had NaN or Inf, or `most_passes` were too few; the columns are unusable
+  std::int32_t failed{};  ///< not 0: the input had NaN or Inf, or `most_passes` were too few; the columns are unusable
   double departure{};  ///< ‖QᵀQ - I‖_F (columns scaled to length 1) when the last pass began; below 0.1 that pass
                        ///< leaves nothing but rounding, about sqrt(l) eps
 };

@@ -58,7 +58,8 @@ void copy_to_device(cuda_executor const& exec, Host const& from, Device& to) {
 /// The other way, to save a state or to look at it.
 template <visitable Device, visitable Host>
 void copy_to_host(cuda_executor const& exec, Device const& from, Host& to) {
-  detail::move_memory(exec, detail::memory_of(const_cast<Device&>(from)), detail::memory_of(to), cudaMemcpyDeviceToHost);
+  detail::move_memory(exec, detail::memory_of(const_cast<Device&>(from)), detail::memory_of(to),
+                      cudaMemcpyDeviceToHost);
 }
 
 }  // namespace lowrank
