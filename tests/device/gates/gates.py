@@ -60,7 +60,7 @@ def run(command: list[str], **more) -> subprocess.CompletedProcess:
 
 
 def nvcc() -> str:
-    found = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    found = shutil.which("nvcc") or shutil.which("nvcc", path=os.path.join(os.environ.get("CUDA_HOME", ""), "bin"))
     if not found:
         raise Failure("there is no nvcc: install the CUDA toolkit")
     return found
