@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "ptx/ops/access.hpp"
+#include "ptx/ops/extremes.hpp"
 #include "ptx/ops/lanes.hpp"
 
 namespace softgpu {
@@ -16,18 +17,6 @@ struct plus {
     else if constexpr (std::is_integral_v<T>)
       return static_cast<T>(static_cast<std::uint64_t>(x) + static_cast<std::uint64_t>(y));
     else return x + y;
-  }
-};
-struct smaller {
-  template <class T>
-  T operator()(T x, T y) const {
-    return y < x ? y : x;
-  }
-};
-struct larger {
-  template <class T>
-  T operator()(T x, T y) const {
-    return x < y ? y : x;
   }
 };
 struct both {

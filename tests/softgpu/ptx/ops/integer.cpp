@@ -1,6 +1,7 @@
 // Integer arithmetic, with the carry forms.
 #include <limits>
 
+#include "ptx/ops/extremes.hpp"
 #include "ptx/ops/lanes.hpp"
 
 namespace softgpu {
@@ -107,18 +108,6 @@ struct remainder {
     if (y == 0) return x;
     if (std::is_signed_v<T> && y == static_cast<T>(-1)) return 0;
     return static_cast<T>(x % y);
-  }
-};
-struct smaller {
-  template <class T>
-  T operator()(T x, T y) const {
-    return y < x ? y : x;
-  }
-};
-struct larger {
-  template <class T>
-  T operator()(T x, T y) const {
-    return x < y ? y : x;
   }
 };
 template <class Choice>

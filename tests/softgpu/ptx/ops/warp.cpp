@@ -1,6 +1,7 @@
 // What the lanes of a warp do together.
 #include <bit>
 
+#include "ptx/ops/extremes.hpp"
 #include "ptx/ops/lanes.hpp"
 
 namespace softgpu {
@@ -137,18 +138,6 @@ struct plus {
   template <class T>
   T operator()(T x, T y) const {
     return static_cast<T>(static_cast<std::uint32_t>(x) + static_cast<std::uint32_t>(y));
-  }
-};
-struct smaller {
-  template <class T>
-  T operator()(T x, T y) const {
-    return y < x ? y : x;
-  }
-};
-struct larger {
-  template <class T>
-  T operator()(T x, T y) const {
-    return x < y ? y : x;
   }
 };
 struct both {
