@@ -13,21 +13,24 @@ using lowrank::extents;
 using lowrank::index_t;
 using device = lowrank::device_space;
 
+/// A time of what did not run is worse than none.
+void check(cudaError_t status) { lowrank::detail::check_cuda(status, "step_bench"); }
+
 /// Milliseconds of one call of `body`, mean of `count` after two that are not counted.
 template <class Body>
 double milliseconds(lowrank::cuda_executor& exec, int count, Body const& body) {
   cudaEvent_t begin{}, end{};
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
+  check(cudaEventCreate(&begin));
+  check(cudaEventCreate(&end));
   for (int i = 0; i < 2; ++i) body();
-  cudaEventRecord(begin, exec.stream());
+  check(cudaEventRecord(begin, exec.stream()));
   for (int i = 0; i < count; ++i) body();
-  cudaEventRecord(end, exec.stream());
-  cudaEventSynchronize(end);
+  check(cudaEventRecord(end, exec.stream()));
+  check(cudaEventSynchronize(end));
   float total = 0;
-  cudaEventElapsedTime(&total, begin, end);
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
+  check(cudaEventElapsedTime(&total, begin, end));
+  check(cudaEventDestroy(begin));
+  check(cudaEventDestroy(end));
   return static_cast<double>(total) / count;
 }
 
@@ -94,14 +97,14 @@ void low_rank_step(lowrank::cuda_executor& exec, bench const& b, std::string con
   // As a graph: one launch instead of many.
   cudaGraph_t graph{};
   cudaGraphExec_t runnable{};
-  cudaStreamBeginCapture(exec.stream(), cudaStreamCaptureModeThreadLocal);
+  check(cudaStreamBeginCapture(exec.stream(), cudaStreamCaptureModeThreadLocal));
   step();
-  cudaStreamEndCapture(exec.stream(), &graph);
-  cudaGraphInstantiate(&runnable, graph, 0);
-  auto const replayed = milliseconds(exec, 20, [&] { cudaGraphLaunch(runnable, exec.stream()); });
+  check(cudaStreamEndCapture(exec.stream(), &graph));
+  check(cudaGraphInstantiate(&runnable, graph, 0));
+  auto const replayed = milliseconds(exec, 20, [&] { check(cudaGraphLaunch(runnable, exec.stream())); });
   b.report(name + ", as a graph", replayed, bytes);
-  cudaGraphExecDestroy(runnable);
-  cudaGraphDestroy(graph);
+  check(cudaGraphExecDestroy(runnable));
+  check(cudaGraphDestroy(graph));
   optimizer.refresh.period = 1;
   auto const whole = milliseconds(exec, 10, step);
   std::printf("%-58s %9.4f ms\n", (name + ", refresh alone").c_str(), whole - plain);
@@ -111,7 +114,7 @@ void low_rank_step(lowrank::cuda_executor& exec, bench const& b, std::string con
 
 int main(int argc, char** argv) {
   cudaStream_t stream{};
-  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   {
     bool const tf32 = argc > 1 && std::string_view{argv[1]} == "tf32";
     lowrank::cuda_executor exec{
@@ -119,7 +122,8 @@ int main(int argc, char** argv) {
     index_t const copied = index_t{1} << 30;
     lowrank::buffer<std::byte, device> from{copied}, to{copied};
     auto const copy = milliseconds(exec, 20, [&] {
-      cudaMemcpyAsync(to.data(), from.data(), static_cast<std::size_t>(copied), cudaMemcpyDeviceToDevice, stream);
+      check(
+          cudaMemcpyAsync(to.data(), from.data(), static_cast<std::size_t>(copied), cudaMemcpyDeviceToDevice, stream));
     });
     double const rate = 2.0 * static_cast<double>(copied) / copy * 1e-6;
     bench const b{rate};
@@ -165,5 +169,5 @@ int main(int argc, char** argv) {
         low_rank_step(exec, b, title("Q-GaLore int8"), warm(q_galore{}), lowrank::as_weight(codes, shape), 6 * size);
       }
   }
-  cudaStreamDestroy(stream);
+  check(cudaStreamDestroy(stream));
 }
