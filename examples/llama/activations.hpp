@@ -48,7 +48,9 @@ class activations {
     T* middle_scale;          ///< T: 1 / RMS of middle
   };
 
-  activations(llama::config const& c, index_t sequences, index_t length, pass purpose) : config_{c}, purpose_{purpose} {
+  /// With a plan, also what weights in factors keep between their two products.
+  activations(llama::config const& c, index_t sequences, index_t length, pass purpose, linear_plan const& plan = {})
+      : config_{c}, purpose_{purpose}, inner_{c, plan, purpose} {
     validate(c);
     lowrank::require<lowrank::shape_error>(sequences > 0 && length > 0 && length <= c.sequence, "llama::activations",
                                            "needs sequences >= 1 and length in [1, ", c.sequence, "], got ", sequences,
@@ -73,11 +75,12 @@ class activations {
 
   /// What one of these holds, in bytes, without making it.
   [[nodiscard]] static activation_bytes bytes_for(llama::config const& c, index_t sequences, index_t length,
-                                                  pass purpose) noexcept {
-    auto const at = slots(c, extent_of(sequences, length), stream_count(c, purpose));
+                                                  pass purpose, linear_plan const& plan = {}) {
+    inner_ranks const inner{c, plan, purpose};
+    auto const at = slots(c, extent_of(sequences, length), stream_count(c, purpose), inner);
     constexpr index_t each{sizeof(T)};
     index_t const layers = purpose == pass::training ? c.layers : 1;
-    index_t const streams = (at.shared - at.streams) * each, logits = (at.scratch - at.logits) * each;
+    index_t const streams = (at.inner - at.streams) * each, logits = (at.scratch - at.logits) * each;
     index_t const tables = 2 * c.sequence * (c.head_width() / 2) * each;
     return {streams, layers * at.layer * each, logits,
             at.shared * each - streams - logits + sequences * length * index_t{sizeof(double)} + tables};
@@ -126,6 +129,42 @@ class activations {
     out.probabilities = p;
     return out;
   }
+  /// T x m: what linear weight `what` of layer `l` puts out; its gradient after the backward pass.
+  [[nodiscard]] view<T> output(role what, index_t l) noexcept {
+    index_t const d = config_.width, kv = config_.kv_width(), ffn = config_.ffn;
+    switch (what) {
+      case role::query:
+        return at(l).query_key_value.col_range(0, d);
+      case role::key:
+        return at(l).query_key_value.col_range(d, d + kv);
+      case role::value:
+        return at(l).query_key_value.col_range(d + kv, d + 2 * kv);
+      case role::attention_output:
+        return at(l).middle;
+      case role::gate:
+        return at(l).gate_up.col_range(0, ffn);
+      case role::up:
+        return at(l).gate_up.col_range(ffn, 2 * ffn);
+      default:
+        return at(l + 1).stream;
+    }
+  }
+  /// T x n: what it takes in.
+  [[nodiscard]] view<T> input(role what, index_t l) noexcept {
+    switch (what) {
+      case role::query:
+      case role::key:
+      case role::value:
+        return at(l).normed;
+      case role::attention_output:
+        return at(l).mixed;
+      case role::gate:
+      case role::up:
+        return at(l).middle_normed;
+      default:
+        return at(l).active;
+    }
+  }
   /// T x width: input of the head.
   [[nodiscard]] view<T> final_normed() noexcept { return shared(0, config_.width); }
   [[nodiscard]] T* final_scale() noexcept { return storage_.data() + slots(capacity_).final_scale; }
@@ -133,6 +172,13 @@ class activations {
   [[nodiscard]] view<T> logits() noexcept { return shared(slots(capacity_).logits, config_.vocabulary); }
   /// T x max(ffn, width), for a gradient on its way down.
   [[nodiscard]] view<T> scratch(index_t cols) noexcept { return shared(slots(capacity_).scratch, cols); }
+  /// T x rank: the input of a left factor; after the backward pass its gradient. Empty for a whole weight.
+  [[nodiscard]] view<T> inner(role what, index_t l) noexcept {
+    auto const at = inner_.find(what, l);
+    return shared(slots(capacity_).inner + at.blocks * padded(capacity_.tokens), at.rank);
+  }
+  /// T x cols: outputs of a pivoted weight before they go to their places.
+  [[nodiscard]] view<T> permuted(index_t cols) noexcept { return shared(slots(capacity_).permuted, cols); }
   /// Rows of partial sums of norm gains.
   [[nodiscard]] T* gain_partials() noexcept { return storage_.data() + slots(capacity_).partials; }
   [[nodiscard]] std::span<double> token_losses() noexcept {
@@ -150,7 +196,7 @@ class activations {
     index_t sequences{}, length{}, tokens{}, padded{};
   };
   struct layout {
-    index_t final_scale, logits, scratch, partials, streams, shared, layer;
+    index_t final_scale, logits, scratch, partials, streams, inner, permuted, shared, layer;
     [[nodiscard]] index_t total(index_t layers) const noexcept { return shared + layers * layer; }
   };
   /// Whole cache lines.
@@ -161,10 +207,43 @@ class activations {
   [[nodiscard]] static index_t stream_count(llama::config const& c, pass purpose) noexcept {
     return purpose == pass::training ? c.layers + 1 : 2;
   }
+  /// Where the inner values of each linear weight begin, in blocks of one number a token.
+  class inner_ranks {
+   public:
+    struct found {
+      index_t blocks, rank;
+    };
+    inner_ranks(llama::config const& c, linear_plan const& plan, pass purpose) {
+      plan.check(c);
+      index_t begin = 0;
+      for (index_t l = 0; l < c.layers; ++l) {
+        if (purpose == pass::inference) begin = 0;
+        for (index_t i = 0; i < linear_roles; ++i) {
+          auto const kind = plan.at(static_cast<role>(i), l);
+          index_t const rank = kind.form == linear_form::whole ? 0 : kind.rank;
+          if (kind.form == linear_form::pivoted)
+            widest_ = std::max(widest_, linear_shape(c, static_cast<role>(i)).rows);
+          found_.push_back({std::exchange(begin, begin + rank), rank});
+        }
+        blocks_ = std::max(blocks_, begin);
+      }
+    }
+    [[nodiscard]] found find(role what, index_t l) const noexcept {
+      return found_[static_cast<std::size_t>(l * linear_roles + static_cast<index_t>(what))];
+    }
+    [[nodiscard]] index_t blocks() const noexcept { return blocks_; }
+    /// The most outputs of a pivoted weight.
+    [[nodiscard]] index_t widest() const noexcept { return widest_; }
+
+   private:
+    std::vector<found> found_;
+    index_t blocks_{}, widest_{};
+  };
   [[nodiscard]] layout slots(extent const& e) const noexcept {
-    return slots(config_, e, stream_count(config_, purpose_));
+    return slots(config_, e, stream_count(config_, purpose_), inner_);
   }
-  [[nodiscard]] static layout slots(llama::config const& c, extent const& e, index_t streams) noexcept {
+  [[nodiscard]] static layout slots(llama::config const& c, extent const& e, index_t streams,
+                                    inner_ranks const& inner) noexcept {
     index_t const t = e.tokens, d = c.width;
     layout out{};
     out.final_scale = padded(t * d);
@@ -172,7 +251,9 @@ class activations {
     out.scratch = out.logits + padded(t * c.vocabulary);
     out.partials = out.scratch + padded(t * std::max(c.ffn, d));
     out.streams = out.partials + padded((t + rows_per_task - 1) / rows_per_task * d);
-    out.shared = out.streams + streams * padded(t * d);
+    out.inner = out.streams + streams * padded(t * d);
+    out.permuted = out.inner + inner.blocks() * padded(t);
+    out.shared = out.permuted + padded(t * inner.widest());
     out.layer = 4 * padded(t * d) + padded(t * (d + 2 * c.kv_width())) + padded(t * 2 * c.ffn) + padded(t * c.ffn) +
                 2 * padded(t) + padded(t * c.heads * e.padded);
     return out;
@@ -187,6 +268,7 @@ class activations {
 
   llama::config config_;
   pass purpose_;
+  inner_ranks inner_;
   extent capacity_, shape_;
   index_t layer_stride_{};
   lowrank::buffer<T> storage_;

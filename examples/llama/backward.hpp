@@ -4,6 +4,7 @@
 
 #include "attention.hpp"
 #include "gradients.hpp"
+#include "linear.hpp"
 #include "normalization.hpp"
 #include "swiglu.hpp"
 
@@ -55,11 +56,11 @@ class backward_pass {
     auto const layer = memory_.at(l);
     view<T> const d_out = memory_.at(l + 1).stream;
     auto const d_active = memory_.scratch(model_.config().ffn);
-    multiply(exec_, T{1}, as_const(d_out), model_.weight(role::down, l), T{0}, d_active);
+    input_gradient(role::down, l, T{0}, d_active);
     finish_linear(role::down, l);
     swiglu_backward<Executor, T>(exec_, d_active, layer.gate_up);
     auto const d_normed = memory_.scratch(model_.config().width);
-    multiply(exec_, T{1}, as_const(layer.gate_up), model_.gate_up(l), T{0}, d_normed);
+    group_gradient(feed_forward_inputs, l, model_.gate_up(l), layer.gate_up, d_normed);
     finish_linear(role::up, l);
     finish_linear(role::gate, l);
     normalise(role::mlp_norm, l, d_out, d_normed, layer.middle, layer.middle_scale);
@@ -67,23 +68,52 @@ class backward_pass {
   void mix(index_t l) {
     auto const layer = memory_.at(l);
     auto const d_mixed = memory_.scratch(model_.config().width);
-    multiply(exec_, T{1}, as_const(layer.middle), model_.weight(role::attention_output, l), T{0}, d_mixed);
+    input_gradient(role::attention_output, l, T{0}, d_mixed);
     finish_linear(role::attention_output, l);
     attention_backward(exec_, memory_, layer, d_mixed);
     auto const d_normed = memory_.scratch(model_.config().width);
-    multiply(exec_, T{1}, as_const(layer.query_key_value), model_.query_key_value(l), T{0}, d_normed);
+    group_gradient(attention_inputs, l, model_.query_key_value(l), layer.query_key_value, d_normed);
     finish_linear(role::value, l);
     finish_linear(role::key, l);
     finish_linear(role::query, l);
     normalise(role::attention_norm, l, layer.middle, d_normed, layer.stream, layer.scale);
   }
 
-  /// dW = dYᵀ X where it is wanted. The gradient of the input has been computed before, with the weight as it was.
+  /// dX of one linear weight, and the gradient of its left factor, which is gone afterwards.
+  void input_gradient(role what, index_t l, T keep_input, view<T> dx) {
+    auto const w = model_.linear(what, l);
+    auto const dy = memory_.output(what, l);
+    index_t const index = index_of(model_.config(), what, l);
+    bool const left = w.form != linear_form::whole && out_.form(index) == gradient_form::dense;
+    linear_input_gradient<Executor, T>(exec_, w, dy, memory_.inner(what, l),
+                                       w.form == linear_form::pivoted ? memory_.permuted(dy.cols) : view<T>{}, keep_,
+                                       left ? out_.dense(index) : view<T>{}, keep_input, dx);
+  }
+  /// dX of neighbours with the same input.
+  void group_gradient(std::span<role const> group, index_t l, view<T const> stacked_weight, view<T> d_stacked,
+                      view<T> dx) {
+    if (!stacked_weight.empty()) return multiply(exec_, T{1}, as_const(d_stacked), stacked_weight, T{0}, dx);
+    for (role const what : group) input_gradient(what, l, what == group[0] ? T{0} : T{1}, dx);
+  }
+  /// What is wanted of dW = dYᵀ X, or of the gradients of factors and bias. The gradient of the input has been computed
+  /// before, with the weight as it was.
   void finish_linear(role what, index_t l) {
     index_t const index = index_of(model_.config(), what, l);
-    auto const f = factors_of(memory_, model_[index]);
-    accumulate(index, f.output_gradient, f.input);
+    if (model_[index].part == linear_part::whole) {
+      auto const f = factors_of(memory_, model_[index]);
+      accumulate(index, f.output_gradient, f.input);
+    }
     report(index);
+    if (what == role::head) return;
+    if (index_t const right = model_.right_of(what, l); right >= 0) {
+      accumulate(right, memory_.inner(what, l), memory_.input(what, l));
+      report(right);
+    }
+    if (index_t const bias = model_.bias_of(what, l); bias >= 0) {
+      if (out_.form(bias) == gradient_form::dense)
+        bias_gradient<Executor, T>(exec_, memory_.output(what, l), keep_, out_.dense(bias));
+      report(bias);
+    }
   }
   void accumulate(index_t index, view<T const> output_gradient, view<T const> input) {
     if (out_.form(index) == gradient_form::dense)

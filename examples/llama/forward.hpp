@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention.hpp"
+#include "linear.hpp"
 #include "normalization.hpp"
 #include "swiglu.hpp"
 
@@ -10,10 +11,27 @@ namespace llama {
 
 namespace detail {
 
-/// Y = X Wᵀ.
+/// One linear weight of a layer.
 template <class Executor, class T>
-void apply_linear(Executor& exec, view<T const> x, view<T const> w, view<T> y) {
-  multiply(exec, T{1}, x, w.t(), T{0}, y);
+void forward_linear(Executor& exec, parameters<T> const& model, role what, index_t l, activations<T>& memory) {
+  auto const w = model.linear(what, l);
+  auto const y = memory.output(what, l);
+  auto const permuted = w.form == linear_form::pivoted ? memory.permuted(y.cols) : view<T>{};
+  apply_linear<Executor, T>(exec, w, memory.input(what, l), memory.inner(what, l), permuted, y);
+}
+
+/// Neighbours with the same input: one product while all are whole, `stacked` their outputs side by side.
+template <class Executor, class T>
+void forward_group(Executor& exec, parameters<T> const& model, std::span<role const> group, index_t l,
+                   view<T const> stacked_weight, view<T> stacked, activations<T>& memory) {
+  if (stacked_weight.empty()) {
+    for (role const what : group) forward_linear(exec, model, what, l, memory);
+    return;
+  }
+  multiply(exec, T{1}, view<T const>(memory.input(group[0], l)), stacked_weight.t(), T{0}, stacked);
+  for (role const what : group)
+    if (auto const bias = model.linear(what, l).bias; !bias.empty())
+      add_bias<Executor, T>(exec, bias, memory.output(what, l));
 }
 
 template <class Executor, class T>
@@ -54,14 +72,15 @@ void forward(Executor& exec, parameters<T> const& model, token_view const& batch
     if (l == 0)
       rms_norm<Executor, T>(exec, {}, layer.stream, model.weight(role::attention_norm, l), c.epsilon, layer.normed,
                             layer.scale);
-    detail::apply_linear<Executor, T>(exec, layer.normed, model.query_key_value(l), layer.query_key_value);
+    detail::forward_group<Executor, T>(exec, model, attention_inputs, l, model.query_key_value(l),
+                                       layer.query_key_value, memory);
     attention(exec, memory, layer);
-    detail::apply_linear<Executor, T>(exec, layer.mixed, model.weight(role::attention_output, l), layer.middle);
+    detail::forward_linear(exec, model, role::attention_output, l, memory);
     rms_norm<Executor, T>(exec, layer.stream, layer.middle, model.weight(role::mlp_norm, l), c.epsilon,
                           layer.middle_normed, layer.middle_scale);
-    detail::apply_linear<Executor, T>(exec, layer.middle_normed, model.gate_up(l), layer.gate_up);
+    detail::forward_group<Executor, T>(exec, model, feed_forward_inputs, l, model.gate_up(l), layer.gate_up, memory);
     swiglu<Executor, T>(exec, layer.gate_up, layer.active);
-    detail::apply_linear<Executor, T>(exec, layer.active, model.weight(role::down, l), next);
+    detail::forward_linear(exec, model, role::down, l, memory);
     // The addition of the residual stream waits for the norm that reads the sum.
     bool const last = l + 1 == c.layers;
     if (last)
@@ -71,7 +90,7 @@ void forward(Executor& exec, parameters<T> const& model, token_view const& batch
       rms_norm<Executor, T>(exec, layer.middle, next, model.weight(role::attention_norm, l + 1), c.epsilon,
                             memory.at(l + 1).normed, memory.at(l + 1).scale);
   }
-  detail::apply_linear<Executor, T>(exec, memory.final_normed(), model.weight(role::head), memory.logits());
+  multiply(exec, T{1}, view<T const>(memory.final_normed()), model.weight(role::head).t(), T{0}, memory.logits());
 }
 
 }  // namespace llama

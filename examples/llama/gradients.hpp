@@ -73,7 +73,7 @@ class gradients {
     auto const shares = [&](parameter const& p) { return storage == gradient_storage::one_at_a_time && p.is_linear(); };
     for (std::size_t i = 0; i < list.size(); ++i) {
       lowrank::require(forms[i] != gradient_form::factored || list[i].is_linear(), "llama::gradients",
-                       "only linear weights have factors, got ", list[i].name);
+                       "only whole linear weights have factored gradients, got ", list[i].name);
       out.slots.push_back({-1, list[i].shape});
       if (forms[i] != gradient_form::dense) continue;
       index_t const size = list[i].shape.size();
@@ -92,31 +92,12 @@ class gradients {
   lowrank::buffer<T> memory_;
 };
 
-/// The factors that the last backward pass left for linear weight `p`.
+/// The factors that the last backward pass left for whole linear weight `p`.
 template <class T>
 [[nodiscard]] factors<T> factors_of(activations<T>& memory, parameter const& p) {
   lowrank::require(p.is_linear(), "llama::factors_of", "only linear weights have factors, got ", p.name);
-  auto const& c = memory.config();
-  index_t const d = c.width, kv = c.kv_width();
   if (p.what == role::head) return {memory.logits(), memory.final_normed()};
-  auto const layer = memory.at(p.layer);
-  auto const heads = [&](index_t from, index_t to) { return layer.query_key_value.col_range(from, to); };
-  switch (p.what) {
-    case role::query:
-      return {heads(0, d), layer.normed};
-    case role::key:
-      return {heads(d, d + kv), layer.normed};
-    case role::value:
-      return {heads(d + kv, d + 2 * kv), layer.normed};
-    case role::attention_output:
-      return {layer.middle, layer.mixed};
-    case role::gate:
-      return {layer.gate_up.col_range(0, c.ffn), layer.middle_normed};
-    case role::up:
-      return {layer.gate_up.col_range(c.ffn, 2 * c.ffn), layer.middle_normed};
-    default:
-      return {memory.at(p.layer + 1).stream, layer.active};
-  }
+  return {memory.output(p.what, p.layer), memory.input(p.what, p.layer)};
 }
 
 /// The same in the library's own type, for its optimizers.

@@ -42,14 +42,72 @@ struct batch {
 
 /// Weights large enough that every part of the model matters, and gains that are not all one.
 template <class T>
-llama::parameters<T> weights(llama::config const& c, double deviation = 0.25) {
+llama::parameters<T> weights(llama::config const& c, double deviation = 0.25, llama::linear_plan const& plan = {}) {
   lowrank::host_executor exec{{.threads = 1}};
-  llama::parameters<T> model{c};
+  llama::parameters<T> model{c, plan};
   llama::initialise(exec, model, {.seed = 3, .deviation = deviation});
   for (index_t i = 0; i < model.count(); ++i)
     if (model[i].is_norm())
       for (index_t j = 0; j < model.weight(i).cols; ++j) model.weight(i)(0, j) += static_cast<T>(j % 7 - 3) / T{10};
   return model;
+}
+
+/// Every form of a linear weight, beside whole neighbours and beside each other; pivot rows in no order.
+inline llama::linear_plan mixed_plan(llama::config const& c) {
+  using enum llama::linear_form;
+  using llama::bias_term, llama::role;
+  llama::linear_plan plan;
+  plan.set(role::query, 0, {factors, 5});
+  plan.set(role::value, 0, {pivoted, 4, bias_term::added});
+  plan.set(role::attention_output, 0, {pivoted, c.width, bias_term::added});
+  plan.set(role::down, 0, {factors, 3, bias_term::added});
+  plan.set(role::key, 1, {whole, 0, bias_term::added});
+  plan.set(role::gate, 1, {pivoted, 7});
+  plan.set(role::up, 1, {factors, 2, bias_term::added});
+  plan.set(role::down, 1, {pivoted, 6, bias_term::added});
+  return plan;
+}
+template <class T>
+void shuffle_orders(llama::parameters<T>& model) {
+  for (index_t l = 0; l < model.config().layers; ++l)
+    for (index_t i = 0; i < llama::linear_roles; ++i) {
+      auto const order = model.order(static_cast<llama::role>(i), l);
+      for (std::size_t place = 1; place < order.size(); ++place)
+        std::swap(order[place], order[place * 7 % (place + 1)]);
+    }
+}
+/// The same model with every linear weight whole (and the biases it has).
+template <class T>
+llama::parameters<T> merged(llama::parameters<T> const& model) {
+  auto const& c = model.config();
+  llama::linear_plan plan;
+  for (index_t l = 0; l < c.layers; ++l)
+    for (index_t i = 0; i < llama::linear_roles; ++i)
+      plan.set(static_cast<llama::role>(i), l, {.bias = model.plan().at(static_cast<llama::role>(i), l).bias});
+  llama::parameters<T> out{c, plan};
+  for (index_t index = 0; index < out.count(); ++index) {
+    auto const& p = out[index];
+    auto const to = out.weight(index);
+    if (p.part == llama::linear_part::bias || !p.is_linear() || p.what == llama::role::head) {
+      auto const from = p.part == llama::linear_part::bias ? model.weight(model.bias_of(p.what, p.layer))
+                                                           : model.weight(p.what, p.layer);
+      std::copy(from.data, from.data + from.size(), to.data);
+      continue;
+    }
+    auto const w = model.linear(p.what, p.layer);
+    index_t const r = w.right.rows;
+    for (index_t i = 0; i < to.rows; ++i)
+      for (index_t j = 0; j < to.cols; ++j) {
+        bool const pivot = w.form == llama::linear_form::pivoted && i < r;
+        index_t const row = w.form == llama::linear_form::pivoted ? w.order[static_cast<std::size_t>(i)] : i;
+        index_t const of_left = w.form == llama::linear_form::pivoted ? i - r : i;
+        T sum = w.form == llama::linear_form::whole ? w.left(i, j) : pivot ? w.right(i, j) : T{};
+        if (w.form != llama::linear_form::whole && !pivot)
+          for (index_t k = 0; k < r; ++k) sum += w.left(of_left, k) * w.right(k, j);
+        to(row, j) = sum;
+      }
+  }
+  return out;
 }
 
 /// ‖A - B‖_F / ‖B‖_F.
