@@ -38,6 +38,16 @@ if(TARGET lowrank::blas)
   target_compile_definitions(lowrank_everything INTERFACE LOWRANK_HAS_BLAS=1)
 endif()
 
+# Classes of Unicode characters, for the example models' tokenizer.
+find_path(LOWRANK_UTF8PROC_INCLUDE utf8proc.h)
+find_library(LOWRANK_UTF8PROC utf8proc)
+mark_as_advanced(LOWRANK_UTF8PROC_INCLUDE LOWRANK_UTF8PROC)
+if(LOWRANK_UTF8PROC AND LOWRANK_UTF8PROC_INCLUDE)
+  target_include_directories(lowrank_everything SYSTEM INTERFACE "${LOWRANK_UTF8PROC_INCLUDE}")
+  target_link_libraries(lowrank_everything INTERFACE "${LOWRANK_UTF8PROC}")
+  target_compile_definitions(lowrank_everything INTERFACE LOWRANK_HAS_UTF8PROC=1)
+endif()
+
 # Declare `target` as one of our own programs or libraries.
 function(lowrank_own target)
   target_link_libraries(${target} PRIVATE lowrank_own_options)

@@ -177,8 +177,10 @@ class activations {
     auto const at = inner_.find(what, l);
     return shared(slots(capacity_).inner + at.blocks * padded(capacity_.tokens), at.rank);
   }
-  /// T x cols: outputs of a pivoted weight before they go to their places.
-  [[nodiscard]] view<T> permuted(index_t cols) noexcept { return shared(slots(capacity_).permuted, cols); }
+  /// T x (m - r): outputs of a pivoted weight before they go to their places. Empty for other forms.
+  [[nodiscard]] view<T> others(role what, index_t l) noexcept {
+    return shared(slots(capacity_).others, inner_.find(what, l).others);
+  }
   /// Rows of partial sums of norm gains.
   [[nodiscard]] T* gain_partials() noexcept { return storage_.data() + slots(capacity_).partials; }
   [[nodiscard]] std::span<double> token_losses() noexcept {
@@ -196,7 +198,7 @@ class activations {
     index_t sequences{}, length{}, tokens{}, padded{};
   };
   struct layout {
-    index_t final_scale, logits, scratch, partials, streams, inner, permuted, shared, layer;
+    index_t final_scale, logits, scratch, partials, streams, inner, others, shared, layer;
     [[nodiscard]] index_t total(index_t layers) const noexcept { return shared + layers * layer; }
   };
   /// Whole cache lines.
@@ -211,7 +213,7 @@ class activations {
   class inner_ranks {
    public:
     struct found {
-      index_t blocks, rank;
+      index_t blocks, rank, others;
     };
     inner_ranks(llama::config const& c, linear_plan const& plan, pass purpose) {
       plan.check(c);
@@ -221,9 +223,10 @@ class activations {
         for (index_t i = 0; i < linear_roles; ++i) {
           auto const kind = plan.at(static_cast<role>(i), l);
           index_t const rank = kind.form == linear_form::whole ? 0 : kind.rank;
-          if (kind.form == linear_form::pivoted)
-            widest_ = std::max(widest_, linear_shape(c, static_cast<role>(i)).rows);
-          found_.push_back({std::exchange(begin, begin + rank), rank});
+          index_t const others =
+              kind.form == linear_form::pivoted ? linear_shape(c, static_cast<role>(i)).rows - rank : 0;
+          widest_ = std::max(widest_, others);
+          found_.push_back({std::exchange(begin, begin + rank), rank, others});
         }
         blocks_ = std::max(blocks_, begin);
       }
@@ -232,7 +235,7 @@ class activations {
       return found_[static_cast<std::size_t>(l * linear_roles + static_cast<index_t>(what))];
     }
     [[nodiscard]] index_t blocks() const noexcept { return blocks_; }
-    /// The most outputs of a pivoted weight.
+    /// The most rows of a pivoted weight that are no pivots.
     [[nodiscard]] index_t widest() const noexcept { return widest_; }
 
    private:
@@ -252,8 +255,8 @@ class activations {
     out.partials = out.scratch + padded(t * std::max(c.ffn, d));
     out.streams = out.partials + padded((t + rows_per_task - 1) / rows_per_task * d);
     out.inner = out.streams + streams * padded(t * d);
-    out.permuted = out.inner + inner.blocks() * padded(t);
-    out.shared = out.permuted + padded(t * inner.widest());
+    out.others = out.inner + inner.blocks() * padded(t);
+    out.shared = out.others + padded(t * inner.widest());
     out.layer = 4 * padded(t * d) + padded(t * (d + 2 * c.kv_width())) + padded(t * 2 * c.ffn) + padded(t * c.ffn) +
                 2 * padded(t) + padded(t * c.heads * e.padded);
     return out;

@@ -56,7 +56,7 @@ class backward_pass {
     auto const layer = memory_.at(l);
     view<T> const d_out = memory_.at(l + 1).stream;
     auto const d_active = memory_.scratch(model_.config().ffn);
-    input_gradient(role::down, l, T{0}, d_active);
+    input_gradient(role::down, l, lowrank::gradient_mode::overwrite, d_active);
     finish_linear(role::down, l);
     swiglu_backward<Executor, T>(exec_, d_active, layer.gate_up);
     auto const d_normed = memory_.scratch(model_.config().width);
@@ -68,7 +68,7 @@ class backward_pass {
   void mix(index_t l) {
     auto const layer = memory_.at(l);
     auto const d_mixed = memory_.scratch(model_.config().width);
-    input_gradient(role::attention_output, l, T{0}, d_mixed);
+    input_gradient(role::attention_output, l, lowrank::gradient_mode::overwrite, d_mixed);
     finish_linear(role::attention_output, l);
     attention_backward(exec_, memory_, layer, d_mixed);
     auto const d_normed = memory_.scratch(model_.config().width);
@@ -79,38 +79,48 @@ class backward_pass {
     normalise(role::attention_norm, l, layer.middle, d_normed, layer.stream, layer.scale);
   }
 
-  /// dX of one linear weight, and the gradient of its left factor, which is gone afterwards.
-  void input_gradient(role what, index_t l, T keep_input, view<T> dx) {
+  /// dX of one linear weight. One in factors gives all of its gradients at once: what is between them is written over.
+  void input_gradient(role what, index_t l, lowrank::gradient_mode mode, view<T> dx) {
     auto const w = model_.linear(what, l);
     auto const dy = memory_.output(what, l);
-    index_t const index = index_of(model_.config(), what, l);
-    bool const left = w.form != linear_form::whole && out_.form(index) == gradient_form::dense;
-    linear_input_gradient<Executor, T>(exec_, w, dy, memory_.inner(what, l),
-                                       w.form == linear_form::pivoted ? memory_.permuted(dy.cols) : view<T>{}, keep_,
-                                       left ? out_.dense(index) : view<T>{}, keep_input, dx);
+    if (w.form == linear_form::whole)
+      return multiply(exec_, T{1}, as_const(dy), w.left, mode == lowrank::gradient_mode::add ? T{1} : T{0}, dx);
+    auto const wanted = [&](index_t index) { return index < 0 ? view<T>{} : out_.dense(index); };
+    auto const bias = wanted(model_.bias_of(what, l));
+    lowrank::layer_gradient<T> const out{
+        .left = wanted(index_of(model_.config(), what, l)),
+        .right = wanted(model_.right_of(what, l)),
+        .bias = {bias.data, static_cast<std::size_t>(bias.size())},
+        .mode = keep_ == T{0} ? lowrank::gradient_mode::overwrite : lowrank::gradient_mode::add,
+        .input_mode = mode};
+    auto const inner = memory_.inner(what, l);
+    if (w.form == linear_form::factors)
+      lowrank::backward(exec_, w.factors(), memory_.input(what, l), inner, dy, inner, dx, out);
+    else
+      lowrank::backward(exec_, w.pivoted(), memory_.input(what, l), inner, dy, inner, memory_.others(what, l), dx, out);
   }
   /// dX of neighbours with the same input.
   void group_gradient(std::span<role const> group, index_t l, view<T const> stacked_weight, view<T> d_stacked,
                       view<T> dx) {
     if (!stacked_weight.empty()) return multiply(exec_, T{1}, as_const(d_stacked), stacked_weight, T{0}, dx);
-    for (role const what : group) input_gradient(what, l, what == group[0] ? T{0} : T{1}, dx);
+    using lowrank::gradient_mode;
+    for (role const what : group)
+      input_gradient(what, l, what == group[0] ? gradient_mode::overwrite : gradient_mode::add, dx);
   }
-  /// What is wanted of dW = dYᵀ X, or of the gradients of factors and bias. The gradient of the input has been computed
-  /// before, with the weight as it was.
+  /// What is wanted of dW = dYᵀ X of a whole weight, and of its bias. The gradient of the input has been computed before,
+  /// with the weight as it was.
   void finish_linear(role what, index_t l) {
     index_t const index = index_of(model_.config(), what, l);
-    if (model_[index].part == linear_part::whole) {
+    bool const whole = model_[index].part == linear_part::whole;
+    if (whole) {
       auto const f = factors_of(memory_, model_[index]);
       accumulate(index, f.output_gradient, f.input);
     }
     report(index);
     if (what == role::head) return;
-    if (index_t const right = model_.right_of(what, l); right >= 0) {
-      accumulate(right, memory_.inner(what, l), memory_.input(what, l));
-      report(right);
-    }
+    if (index_t const right = model_.right_of(what, l); right >= 0) report(right);
     if (index_t const bias = model_.bias_of(what, l); bias >= 0) {
-      if (out_.form(bias) == gradient_form::dense)
+      if (whole && out_.form(bias) == gradient_form::dense)
         bias_gradient<Executor, T>(exec_, memory_.output(what, l), keep_, out_.dense(bias));
       report(bias);
     }

@@ -11,27 +11,46 @@ namespace llama {
 
 namespace detail {
 
+/// Which layer of the model works on which layer of the activations: the same, unless one layer's memory serves all.
+struct layer_place {
+  index_t layer, memory;
+};
+
 /// One linear weight of a layer.
 template <class Executor, class T>
-void forward_linear(Executor& exec, parameters<T> const& model, role what, index_t l, activations<T>& memory) {
-  auto const w = model.linear(what, l);
-  auto const y = memory.output(what, l);
-  auto const permuted = w.form == linear_form::pivoted ? memory.permuted(y.cols) : view<T>{};
-  apply_linear<Executor, T>(exec, w, memory.input(what, l), memory.inner(what, l), permuted, y);
+void forward_linear(Executor& exec, parameters<T> const& model, role what, layer_place at, activations<T>& memory) {
+  apply_linear<Executor, T>(exec, model.linear(what, at.layer), memory.input(what, at.memory),
+                            memory.inner(what, at.memory), memory.others(what, at.memory),
+                            memory.output(what, at.memory));
 }
 
 /// Neighbours with the same input: one product while all are whole, `stacked` their outputs side by side.
 template <class Executor, class T>
-void forward_group(Executor& exec, parameters<T> const& model, std::span<role const> group, index_t l,
+void forward_group(Executor& exec, parameters<T> const& model, std::span<role const> group, layer_place at,
                    view<T const> stacked_weight, view<T> stacked, activations<T>& memory) {
   if (stacked_weight.empty()) {
-    for (role const what : group) forward_linear(exec, model, what, l, memory);
+    for (role const what : group) forward_linear(exec, model, what, at, memory);
     return;
   }
-  multiply(exec, T{1}, view<T const>(memory.input(group[0], l)), stacked_weight.t(), T{0}, stacked);
+  multiply(exec, T{1}, view<T const>(memory.input(group[0], at.memory)), stacked_weight.t(), T{0}, stacked);
   for (role const what : group)
-    if (auto const bias = model.linear(what, l).bias; !bias.empty())
-      add_bias<Executor, T>(exec, bias, memory.output(what, l));
+    if (auto const bias = model.linear(what, at.layer).bias; !bias.empty())
+      add_bias<Executor, T>(exec, bias, memory.output(what, at.memory));
+}
+
+/// From the normed input of a layer to what it adds to `middle`, which waits for the norm that reads the sum.
+template <class Executor, class T>
+void forward_layer(Executor& exec, parameters<T> const& model, layer_place at, activations<T>& memory) {
+  auto const layer = memory.at(at.memory);
+  forward_group<Executor, T>(exec, model, attention_inputs, at, model.query_key_value(at.layer), layer.query_key_value,
+                             memory);
+  attention(exec, memory, layer);
+  forward_linear(exec, model, role::attention_output, at, memory);
+  rms_norm<Executor, T>(exec, layer.stream, layer.middle, model.weight(role::mlp_norm, at.layer),
+                        model.config().epsilon, layer.middle_normed, layer.middle_scale);
+  forward_group<Executor, T>(exec, model, feed_forward_inputs, at, model.gate_up(at.layer), layer.gate_up, memory);
+  swiglu<Executor, T>(exec, layer.gate_up, layer.active);
+  forward_linear(exec, model, role::down, at, memory);
 }
 
 template <class Executor, class T>
@@ -72,15 +91,7 @@ void forward(Executor& exec, parameters<T> const& model, token_view const& batch
     if (l == 0)
       rms_norm<Executor, T>(exec, {}, layer.stream, model.weight(role::attention_norm, l), c.epsilon, layer.normed,
                             layer.scale);
-    detail::forward_group<Executor, T>(exec, model, attention_inputs, l, model.query_key_value(l),
-                                       layer.query_key_value, memory);
-    attention(exec, memory, layer);
-    detail::forward_linear(exec, model, role::attention_output, l, memory);
-    rms_norm<Executor, T>(exec, layer.stream, layer.middle, model.weight(role::mlp_norm, l), c.epsilon,
-                          layer.middle_normed, layer.middle_scale);
-    detail::forward_group<Executor, T>(exec, model, feed_forward_inputs, l, model.gate_up(l), layer.gate_up, memory);
-    swiglu<Executor, T>(exec, layer.gate_up, layer.active);
-    detail::forward_linear(exec, model, role::down, l, memory);
+    detail::forward_layer(exec, model, {l, l}, memory);
     // The addition of the residual stream waits for the norm that reads the sum.
     bool const last = l + 1 == c.layers;
     if (last)

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "config.hpp"
-#include "lowrank/core/view.hpp"
+#include "lowrank/factor/pivoted.hpp"
 
 namespace llama {
 
@@ -107,6 +107,13 @@ struct linear_weight {
   view right;                           ///< empty, or V, or the pivot rows
   view bias;                            ///< 1 x m, or empty
   std::span<std::int32_t const> order;  ///< pivoted: which row of W the pivots are, then which the others
+
+  [[nodiscard]] std::span<T const> biases() const noexcept {
+    return {bias.data, static_cast<std::size_t>(bias.size())};
+  }
+  /// As the library's layers.  Requires: that form.
+  [[nodiscard]] lowrank::factor_view<T const> factors() const noexcept { return {left, right, biases()}; }
+  [[nodiscard]] lowrank::pivoted_view<T const> pivoted() const noexcept { return {right, left, order, biases()}; }
 };
 
 }  // namespace llama

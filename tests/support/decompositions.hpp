@@ -7,6 +7,7 @@
 namespace lowrank {
 
 extern template svd_status exact_svd(host_executor&, matrix_view<float const>, svd_output<> const&);
+extern template svd_status exact_singular_values(host_executor&, matrix_view<float const>, double*);
 extern template void householder_qr(host_executor&, matrix_view<float const>, matrix_view<float>);
 
 }  // namespace lowrank

@@ -10,11 +10,12 @@
 /// | `factor_cholesky(exec, C, failed)` | lower triangle of C becomes its Cholesky factor; *failed: a bad pivot was met |
 /// | `invert_lower(exec, L)` | lower triangle of L becomes that of its inverse, the rest zero |
 /// | `symmetric_eigen(exec, C, values, failed)` | C becomes its eigenvectors (columns), values descending, all fp64 |
+/// | `symmetric_eigenvalues(exec, problems)` | eigenvalues alone, of several symmetric fp64 matrices; on the host |
 ///
 /// What moves numbers without mixing them is in linalg/elementwise.hpp, linalg/columns.hpp and linalg/reductions.hpp.
 ///
-/// `exact_svd` and `householder_qr` (linalg/host/decompositions.hpp, linalg/host/blas.hpp) are asked for by the few
-/// algorithms that need them.
+/// `exact_svd`, `exact_singular_values` and `householder_qr` (linalg/host/decompositions.hpp, linalg/host/blas.hpp) are asked
+/// for by the few algorithms that need them.
 #pragma once
 
 #include "lowrank/core/executor.hpp"

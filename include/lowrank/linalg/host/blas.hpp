@@ -5,8 +5,10 @@
 #include <cblas.h>
 
 #include "lowrank/linalg/host/blas_executor.hpp"
+#include "lowrank/linalg/host/detail/blas_gram.hpp"
 #include "lowrank/linalg/host/detail/tiled_products.hpp"
 #include "lowrank/linalg/host/lapack_decompositions.hpp"
+#include "lowrank/linalg/host/lapack_eigenvalues.hpp"
 #include "lowrank/linalg/host/small_factorizations.hpp"
 #include "lowrank/linalg/primitives.hpp"
 
@@ -56,6 +58,7 @@ inline void multiply(blas_executor& exec, double alpha, matrix_view<double const
 /// C = Yᵀ Y, products and sums in fp64.
 /// Shapes: Y m x l, C l x l.  Cost: m l² flops; workspace 0.  Throws: shape_error.
 inline void gram(blas_executor& exec, matrix_view<float const> y, matrix_view<double> c) {
+  if (detail::takes_panels(exec, y, c)) return detail::gram_by_panels(exec, y, c);
   detail::gram_by_tiles(exec, y, c, [](int, auto... arguments) { detail::blas_tile_product<double>(arguments...); });
 }
 /// C = Yᵀ Y in fp32 over blocks of 256 rows, summed in fp64; as gram_mixed(host_executor&, ...).

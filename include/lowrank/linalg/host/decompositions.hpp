@@ -5,6 +5,8 @@
 ///     #include "lowrank/linalg/host/eigen_decompositions.hpp"
 ///     template lowrank::svd_status lowrank::exact_svd(lowrank::host_executor&, lowrank::matrix_view<float const>,
 ///                                                     lowrank::svd_output<> const&);
+///     template lowrank::svd_status lowrank::exact_singular_values(lowrank::host_executor&,
+///                                                                 lowrank::matrix_view<float const>, double*);
 #pragma once
 
 #include <concepts>
@@ -23,6 +25,12 @@ namespace lowrank {
 /// Throws: shape_error.
 template <std::derived_from<host_executor> E>
 svd_status exact_svd(E& exec, matrix_view<float const> a, svd_output<> const& out);
+
+/// All singular values of A in fp64, descending, by bidiagonalisation: each to a few eps of the largest (eps of fp64), where a
+/// Gram loses those below 1e-8 of it.
+/// Shapes: A m x n; values min(m, n).  Cost: about 8 n m² / 3 flops (m <= n); allocates an fp64 copy of A.
+template <std::derived_from<host_executor> E>
+svd_status exact_singular_values(E& exec, matrix_view<float const> a, double* values);
 
 /// Q of A = Q R by Householder reflections, m x min(m, n): orthonormal whatever A's condition or rank, and without a failure
 /// path. R's diagonal is made non-negative, so that Q is continuous in A.

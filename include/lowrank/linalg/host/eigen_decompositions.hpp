@@ -55,6 +55,18 @@ svd_status exact_svd(E& exec, matrix_view<float const> a, svd_output<> const& ou
 }
 
 template <std::derived_from<host_executor> E>
+svd_status exact_singular_values(E&, matrix_view<float const> a, double* values) {
+  if (!detail::all_finite(a)) return svd_status::not_finite;
+  index_t const k = std::min(a.rows, a.cols);
+  if (k == 0) return svd_status::converged;
+  detail::svd_scale const scale{a};
+  Eigen::BDCSVD<Eigen::MatrixXd> const svd{detail::to_eigen(a).cast<double>() / scale.up, 0U};
+  if (svd.info() != Eigen::ComputationInfo{}) return svd_status::not_converged;
+  for (index_t i = 0; i < k; ++i) values[i] = svd.singularValues()[i] * scale.up;
+  return svd_status::converged;
+}
+
+template <std::derived_from<host_executor> E>
 void householder_qr(E& exec, matrix_view<float const> a, matrix_view<float> q) {
   index_t const k = std::min(a.rows, a.cols);
   require<shape_error>(q.shape() == extents{a.rows, k}, "householder_qr", "needs q of ", extents{a.rows, k}, ", got ",

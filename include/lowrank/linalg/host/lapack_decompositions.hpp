@@ -19,12 +19,12 @@ namespace detail {
 [[nodiscard]] inline lapack_int lapack_size(index_t x) { return static_cast<lapack_int>(x); }
 
 /// Runs a LAPACK routine twice: for the size of its workspace, then with it.
-template <class Call>
+template <class T = float, class Call>
 [[nodiscard]] lapack_int with_workspace(Call const& call) {
-  float size = 0;
+  T size = 0;
   if (auto const info = call(&size, lapack_int{-1}); info != 0) return info;
   // The size comes back as a float, which may have been rounded down.
-  buffer<float> work{static_cast<index_t>(static_cast<double>(size) * (1 + 1e-6)) + 1};
+  buffer<T> work{static_cast<index_t>(static_cast<double>(size) * (1 + 1e-6)) + 1};
   return call(work.data(), lapack_size(work.size()));
 }
 
@@ -98,6 +98,26 @@ inline svd_status exact_svd(blas_executor& exec, matrix_view<float const> a, svd
     if (out.wants_v()) copy(exec, vt.view(), out.v);
   }
   return svd_status::converged;
+}
+
+/// As exact_singular_values(host_executor&, ...).
+/// Reference: LAPACK dgesdd.
+inline svd_status exact_singular_values(blas_executor&, matrix_view<float const> a, double* values) {
+  // LAPACK reduces a tall matrix to its triangular factor first; of a wide one the flipped view is tall.
+  if (a.rows < a.cols) a = a.t();
+  index_t const m = a.rows, n = a.cols;
+  if (!detail::all_finite(a)) return svd_status::not_finite;
+  if (n == 0) return svd_status::converged;
+  matrix<double> work{n, m};
+  for (index_t j = 0; j < n; ++j)
+    for (index_t i = 0; i < m; ++i) work(j, i) = static_cast<double>(a(i, j));
+  buffer<lapack_int> integers{8 * n};
+  double unused = 0;
+  auto const info = detail::with_workspace<double>([&](double* memory, lapack_int length) {
+    return LAPACKE_dgesdd_work(LAPACK_COL_MAJOR, 'N', detail::lapack_size(m), detail::lapack_size(n), work.data(),
+                               detail::lapack_size(m), values, &unused, 1, &unused, 1, memory, length, integers.data());
+  });
+  return info == 0 ? svd_status::converged : svd_status::not_converged;
 }
 
 /// As householder_qr(host_executor&, ...).

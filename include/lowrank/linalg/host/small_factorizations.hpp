@@ -11,6 +11,7 @@
 #include "lowrank/linalg/host/detail/dot.hpp"
 #include "lowrank/linalg/host/detail/partition.hpp"
 #include "lowrank/linalg/host/symmetric_eigen.hpp"
+#include "lowrank/linalg/host/symmetric_eigenvalues.hpp"
 #include "lowrank/linalg/primitives.hpp"
 
 namespace lowrank {

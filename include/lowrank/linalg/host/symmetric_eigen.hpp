@@ -21,7 +21,7 @@ namespace detail {
 
 /// T = Qᵀ C Q, Q = H_0 H_1 ..., H_k = I - tau_k v vᵀ with v left in row k of C, columns k+1 and up. The rank-2 update of one
 /// step and the product of the next go over C together, because both only wait for memory.
-inline void tridiagonalize(host_executor& exec, matrix_view<double> c, eigen_workspace& work) {
+inline void tridiagonalize(host_executor& exec, matrix_view<double> c, tridiagonal_workspace const& work) {
   index_t const n = c.rows, group = 32;
   double *now = work.product, *before = work.spare;
   double const* v_before = nullptr;

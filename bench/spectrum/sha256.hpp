@@ -1,0 +1,80 @@
+// SHA-256 (FIPS 180-4), to compare with recorded hashes.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace lowrank::bench {
+
+class sha256 {
+ public:
+  void add(std::span<std::uint8_t const> bytes) {
+    for (auto const byte : bytes) add(byte);
+  }
+  void add(std::uint8_t byte) {
+    block_[length_++ % 64] = byte;
+    if (length_ % 64 == 0) compress();
+  }
+  /// The digest in lower-case hexadecimal. Call it once.
+  [[nodiscard]] std::string hex() {
+    std::uint64_t const bits = 8 * length_;
+    add(0x80);
+    while (length_ % 64 != 56) add(0);
+    for (int shift = 56; shift >= 0; shift -= 8) add(static_cast<std::uint8_t>(bits >> shift));
+    std::string out;
+    for (auto const word : state_)
+      for (int shift = 28; shift >= 0; shift -= 4) out += "0123456789abcdef"[word >> shift & 15U];
+    return out;
+  }
+
+ private:
+  void compress() {
+    static constexpr std::array<std::uint32_t, 64> k{
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+        0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+        0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+        0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+        0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+        0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    std::array<std::uint32_t, 64> w{};
+    for (std::size_t i = 0; i < 64; ++i) w[i / 4] = w[i / 4] << 8 | block_[i];
+    for (std::size_t i = 16; i < 64; ++i) {
+      std::uint32_t const a = w[i - 15], b = w[i - 2];
+      w[i] = w[i - 16] + w[i - 7] + (std::rotr(a, 7) ^ std::rotr(a, 18) ^ a >> 3) +
+             (std::rotr(b, 17) ^ std::rotr(b, 19) ^ b >> 10);
+    }
+    auto v = state_;
+    for (std::size_t i = 0; i < 64; ++i) {
+      auto const& [a, b, c, d, e, f, g, h] = v;
+      std::uint32_t const first =
+          h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
+      std::uint32_t const second =
+          (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+      v = {first + second, a, b, c, d + first, e, f, g};
+    }
+    for (std::size_t i = 0; i < 8; ++i) state_[i] += v[i];
+  }
+
+  std::array<std::uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  std::array<std::uint8_t, 64> block_{};
+  std::uint64_t length_{};
+};
+
+/// Of unsigned 32-bit numbers, little-endian.
+template <class Numbers>
+[[nodiscard]] std::string sha256_of_words(Numbers const& numbers) {
+  sha256 hash;
+  for (auto const number : numbers)
+    for (unsigned shift = 0; shift < 32; shift += 8)
+      hash.add(static_cast<std::uint8_t>(static_cast<std::uint32_t>(number) >> shift));
+  return hash.hex();
+}
+
+}  // namespace lowrank::bench

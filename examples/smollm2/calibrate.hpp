@@ -1,0 +1,87 @@
+/// @file
+/// What the linear weights of a model take in, and the gradients of what they put out, over windows of text.
+#pragma once
+
+#include <map>
+
+#include "lowrank/compress/matrix_collection.hpp"
+#include "windows.hpp"
+
+namespace smollm2 {
+
+/// Whether the gradients of outputs are of use: a backward pass more.
+enum class looking_at : std::uint8_t { inputs, inputs_and_output_gradients };
+
+/// Statistics of every linear weight of the layers. Weights with one input share its statistics.
+class calibrated {
+ public:
+  calibrated(llama::config const& c, looking_at what) : config_{c}, what_{what} {
+    for (index_t l = 0; l < c.layers; ++l)
+      for (auto const& group : groups) inputs_.emplace_back(llama::linear_shape(c, group.front()).cols);
+    if (what == looking_at::inputs) return;
+    for (index_t l = 0; l < c.layers; ++l)
+      for (index_t i = 0; i < llama::linear_roles; ++i)
+        gradients_.emplace_back(llama::linear_shape(c, static_cast<llama::role>(i)).rows);
+  }
+
+  /// Adds a text. Gradients are those of its summed loss, token by token.
+  template <class Executor>
+  void add(Executor& exec, llama::parameters<float> const& model, windows const& text) {
+    llama::activations<float> memory{config_, 1, text.length(), llama::pass::training, model.plan()};
+    std::vector<llama::gradient_form> const none(static_cast<std::size_t>(model.count()), llama::gradient_form::none);
+    llama::gradients<float> gradients{model, none};
+    exec.reserve(lowrank::activation_statistics::workspace_bytes(std::max(config_.ffn, config_.width)));
+    for (index_t w = 0; w < text.count(); ++w) {
+      auto const batch = text.batch(w, w + 1);
+      llama::forward(exec, model, batch.inputs, memory);
+      for (index_t l = 0; l < config_.layers; ++l)
+        for (std::size_t g = 0; g < groups.size(); ++g)
+          inputs_[static_cast<std::size_t>(l) * groups.size() + g].add(exec, memory.input(groups[g].front(), l),
+                                                                       lowrank::gram_kind::mixed);
+      if (what_ == looking_at::inputs) continue;
+      // Of the sum, so that windows of different lengths weigh their tokens alike; the last token predicts nothing.
+      llama::cross_entropy(exec, memory, batch.targets, {.scale = static_cast<double>(text.length() - 1)});
+      llama::backward(exec, model, batch.inputs, memory, gradients);
+      for (index_t l = 0; l < config_.layers; ++l)
+        for (index_t i = 0; i < llama::linear_roles; ++i)
+          gradients_[static_cast<std::size_t>(l * llama::linear_roles + i)].add(
+              exec, memory.output(static_cast<llama::role>(i), l), lowrank::gram_kind::mixed);
+    }
+  }
+
+  [[nodiscard]] lowrank::layer_statistics of(llama::role what, index_t layer) const {
+    std::size_t group = 0;
+    while (std::ranges::find(groups[group], what) == groups[group].end()) ++group;
+    auto const input = static_cast<std::size_t>(layer) * groups.size() + group;
+    auto const output = static_cast<std::size_t>(layer * llama::linear_roles + static_cast<index_t>(what));
+    return {&inputs_[input], gradients_.empty() ? nullptr : &gradients_[output]};
+  }
+  /// The same by the names of a model's parameters.
+  [[nodiscard]] lowrank::calibration by_name() const {
+    auto places = std::make_shared<std::map<std::string, llama::parameter, std::less<>>>();
+    for (auto& p : llama::parameter_list(config_)) places->emplace(p.name, p);
+    return [this, places](std::string_view name) {
+      auto const found = places->find(name);
+      lowrank::require(found != places->end() && found->second.is_linear(), "smollm2::calibrated",
+                       "no linear weight is called ", name);
+      return of(found->second.what, found->second.layer);
+    };
+  }
+  [[nodiscard]] index_t bytes() const noexcept {
+    index_t sum = 0;
+    for (auto const* const all : {&inputs_, &gradients_})
+      for (auto const& one : *all) sum += one.bytes();
+    return sum;
+  }
+
+ private:
+  using role = llama::role;
+  inline static std::vector<std::vector<role>> const groups{
+      {role::query, role::key, role::value}, {role::attention_output}, {role::gate, role::up}, {role::down}};
+
+  llama::config config_;
+  looking_at what_;
+  std::vector<lowrank::activation_statistics> inputs_, gradients_;
+};
+
+}  // namespace smollm2

@@ -1,0 +1,123 @@
+/// @file
+/// Everything a run found out, as a table and as JSON.
+#pragma once
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "llama/demo_report.hpp"
+#include "settings.hpp"
+#include "study.hpp"
+
+namespace smollm2 {
+
+/// How the spectra of one matrix look.
+struct spectrum_summary {
+  std::string name;
+  llama::role what{};
+  index_t layer{};
+  double share_for_90{}, share_for_99{};  ///< rank for that share of the energy, by min(m, n)
+  double entropy_rank{};                  ///< by min(m, n)
+};
+
+struct findings {
+  double dense_perplexity{}, load_seconds{}, spectra_seconds{}, calibration_seconds{};
+  double evaluation_tokens_per_second{};
+  index_t calibration_bytes{}, calibration_tokens{};
+  std::vector<spectrum_summary> spectra;
+  std::vector<compression_row> by_rank;        ///< budgets in ERR
+  std::vector<compression_row> by_parameters;  ///< budgets in parameters removed
+  std::vector<tuning_result> tuned;
+  std::vector<tuning_result> control;  ///< the dense model, trained alike
+  std::string file;                    ///< of the compressed model
+  index_t file_bytes{};
+  double pass_seconds{};
+  std::vector<std::pair<std::string, std::string>> samples;  ///< heading, text
+};
+
+inline void print_rows(char const* heading, std::vector<compression_row> const& rows) {
+  if (rows.empty()) return;
+  std::printf("\n%-38s %8s %8s %8s %10s  %s\n", heading, "asked", "ERR", "kept", "perplexity",
+              "low-rank q/k/v/o/gate/up/down");
+  for (auto const& r : rows) {
+    std::string kinds;
+    for (auto const count : r.low_rank) kinds += (kinds.empty() ? "" : "/") + std::to_string(count);
+    std::printf("%-38s %7.1f%% %7.1f%% %7.1f%% %10.4g  %s\n", r.method.c_str(), 100 * r.budget.removal,
+                100 * r.rank_reduction, 100 * r.kept, r.perplexity, kinds.c_str());
+  }
+}
+inline void print_tuned(char const* heading, std::vector<tuning_result> const& rows) {
+  if (rows.empty()) return;
+  std::printf("\n%-22s %8s %5s %8s %8s %9s %12s %12s %10s\n", heading, "rate", "order", "before", "after", "tokens/s",
+              "trained", "grad+state", "opt share");
+  for (auto const& r : rows)
+    std::printf("%-22s %8.1e %5lu %8.2f %8.2f %9.1f %12ld %12s %9.1f%%\n",
+                (std::string{name(r.settings.scope)} + " " + r.settings.optimizer).c_str(), r.settings.rate,
+                static_cast<unsigned long>(r.settings.seed), r.before, r.after, r.tokens_per_second(),
+                static_cast<long>(r.trained), llama::mebibytes(r.gradient_bytes + r.optimizer_bytes).c_str(),
+                100 * r.optimizer_seconds / r.seconds());
+}
+
+[[nodiscard]] inline nlohmann::json to_json(settings const& s, findings const& f) {
+  std::time_t const today = std::time(nullptr);
+  char date[16];
+  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&today));
+  nlohmann::json out{{"machine", llama::processor_name()},
+                     {"cores", std::thread::hardware_concurrency()},
+                     {"date", date},
+                     {"scored_windows", s.scored_windows},
+                     {"calibration_windows", s.calibration_windows},
+                     {"dense_perplexity", f.dense_perplexity},
+                     {"evaluation_tokens_per_second", f.evaluation_tokens_per_second},
+                     {"spectra_seconds", f.spectra_seconds},
+                     {"calibration_seconds", f.calibration_seconds},
+                     {"calibration_bytes", f.calibration_bytes},
+                     {"pass_seconds", f.pass_seconds},
+                     {"file_bytes", f.file_bytes}};
+  auto const rows = [](std::vector<compression_row> const& all) {
+    auto list = nlohmann::json::array();
+    for (auto const& r : all) {
+      nlohmann::json row{{"method", r.method},    {"asked", r.budget.removal},  {"rank_reduction", r.rank_reduction},
+                         {"kept", r.kept},        {"perplexity", r.perplexity}, {"seconds", r.seconds},
+                         {"low_rank", r.low_rank}};
+      if (std::isfinite(r.threshold)) row["threshold"] = r.threshold;
+      list.push_back(std::move(row));
+    }
+    return list;
+  };
+  out["by_rank"] = rows(f.by_rank);
+  out["by_parameters"] = rows(f.by_parameters);
+  auto const runs = [](std::vector<tuning_result> const& all) {
+    auto list = nlohmann::json::array();
+    for (auto const& r : all)
+      list.push_back({{"scope", name(r.settings.scope)},
+                      {"optimizer", r.settings.optimizer},
+                      {"rate", r.settings.rate},
+                      {"order", r.settings.seed},
+                      {"steps", r.settings.steps},
+                      {"batch", r.settings.batch},
+                      {"before", r.before},
+                      {"after", r.after},
+                      {"tokens_per_second", r.tokens_per_second()},
+                      {"forward_seconds", r.forward_seconds},
+                      {"backward_seconds", r.backward_seconds},
+                      {"optimizer_seconds", r.optimizer_seconds},
+                      {"trained", r.trained},
+                      {"gradient_bytes", r.gradient_bytes},
+                      {"optimizer_bytes", r.optimizer_bytes},
+                      {"activation_bytes", r.activation_bytes},
+                      {"losses", r.losses},
+                      {"curve", r.curve}});
+    return list;
+  };
+  out["tuned"] = runs(f.tuned);
+  out["control"] = runs(f.control);
+  for (auto const& one : f.spectra)
+    out["spectra"].push_back({{"name", one.name},
+                              {"rank_for_90", one.share_for_90},
+                              {"rank_for_99", one.share_for_99},
+                              {"entropy_rank", one.entropy_rank}});
+  return out;
+}
+
+}  // namespace smollm2

@@ -1,0 +1,116 @@
+/// @file
+/// Fine-tuning a compressed model: all of it, or its low-rank components alone.
+#pragma once
+
+#include <numeric>
+
+#include "llama/model.hpp"
+#include "llama/progress.hpp"
+#include "lowrank/compress/lrc_finetune.hpp"
+#include "lowrank/optim/by_name.hpp"
+#include "lowrank/optim/parameter_set.hpp"
+#include "lowrank/optim/schedule.hpp"
+#include "windows.hpp"
+
+namespace smollm2 {
+
+enum class tuning_scope : std::uint8_t { low_rank_components, everything };
+[[nodiscard]] constexpr char const* name(tuning_scope scope) noexcept {
+  return scope == tuning_scope::everything ? "full" : "LRC";
+}
+
+struct tuning_settings {
+  tuning_scope scope{tuning_scope::low_rank_components};
+  std::string optimizer{"adamw"};
+  double rate{1e-4};
+  index_t steps{150}, batch{2}, length{128};
+  std::uint64_t seed{0};  ///< of the order of the text's pieces
+  index_t measure_every{0};
+};
+
+struct tuning_result {
+  tuning_settings settings;
+  double before{}, after{};  ///< perplexity
+  std::vector<double> losses;
+  std::vector<std::pair<double, double>> curve;  ///< seconds of training, perplexity
+  double forward_seconds{}, backward_seconds{}, optimizer_seconds{};
+  index_t trained{}, gradient_bytes{}, optimizer_bytes{}, activation_bytes{};
+
+  [[nodiscard]] double seconds() const noexcept { return forward_seconds + backward_seconds + optimizer_seconds; }
+  [[nodiscard]] double tokens_per_second() const noexcept {
+    return static_cast<double>(settings.steps * settings.batch * settings.length) / seconds();
+  }
+};
+
+/// Trains `model` on consecutive pieces of `text`, in an order that the seed gives, and measures it on `scored`.
+template <class Executor>
+[[nodiscard]] tuning_result fine_tune(Executor& exec, llama::parameters<float>& model,
+                                      std::span<lowrank::matrix_plan const> plans, std::span<std::int32_t const> text,
+                                      windows const& scored, tuning_settings const& settings) {
+  tuning_result out;
+  out.settings = settings;
+  index_t const piece = settings.batch * settings.length, pieces = (static_cast<index_t>(text.size()) - 1) / piece;
+  lowrank::require(settings.steps > 0 && pieces > 0, "smollm2::fine_tune", "needs a text of more than ", piece,
+                   " tokens, got ", text.size());
+  std::vector<index_t> order(static_cast<std::size_t>(pieces));
+  std::iota(order.begin(), order.end(), index_t{0});
+  if (settings.seed > 0)
+    for (std::size_t i = order.size(); i-- > 1;) {
+      auto const word = lowrank::random_word({.seed = settings.seed, .purpose = lowrank::rng_purpose::data}, i);
+      std::swap(order[i], order[word % (i + 1)]);
+    }
+
+  lowrank::lrc_mask const mask{plans};
+  std::vector<llama::gradient_form> forms;
+  for (auto const& p : model.list()) {
+    bool const trains = settings.scope == tuning_scope::everything || mask.trains(p.name, p.shape);
+    forms.push_back(trains && p.shape.size() > 0 ? llama::gradient_form::dense : llama::gradient_form::none);
+  }
+  llama::gradients<float> gradients{model, forms};
+  lowrank::parameter_set<Executor> set{
+      {{lowrank::every_parameter, lowrank::by_name<Executor>(settings.optimizer, lowrank::option_list{}).make}}};
+  std::vector<lowrank::any_gradient<Executor>> all;
+  for (index_t i = 0; i < model.count(); ++i) {
+    if (gradients.form(i) == llama::gradient_form::none) continue;
+    set.add(exec, model[i].name, lowrank::fp32_weight<>{model.weight(i)});
+    all.push_back(lowrank::matrix_view<float const>(gradients.dense(i)));
+    out.trained += model[i].shape.size();
+  }
+  llama::activations<float> memory{model.config(), settings.batch, settings.length, llama::pass::training,
+                                   model.plan()};
+  llama::activations<float> reading{model.config(), 1, scored.length(), llama::pass::inference, model.plan()};
+  exec.reserve(set.workspace_bytes());
+  out.gradient_bytes = gradients.bytes();
+  out.optimizer_bytes = set.bytes();
+  out.activation_bytes = memory.bytes();
+  out.before = perplexity(exec, model, scored, reading);
+  out.curve.emplace_back(0.0, out.before);
+
+  lowrank::schedule::warmup_cosine const rate{.warmup = settings.steps * 15 / 100, .total = settings.steps, .floor = 0.1};
+  llama::progress bar{std::string{name(settings.scope)} + " " + settings.optimizer, settings.steps};
+  for (index_t step = 0; step < settings.steps; ++step) {
+    auto const at = static_cast<std::size_t>(order[static_cast<std::size_t>(step % pieces)] * piece);
+    llama::batch_view const batch{{text.subspan(at, static_cast<std::size_t>(piece)), settings.batch, settings.length},
+                                  text.subspan(at + 1, static_cast<std::size_t>(piece))};
+    double const began = llama::now();
+    llama::forward(exec, model, batch.inputs, memory);
+    double const forward_done = llama::now();
+    out.losses.push_back(llama::cross_entropy(exec, memory, batch.targets, {}));
+    llama::backward(exec, model, batch.inputs, memory, gradients);
+    double const backward_done = llama::now();
+    set.step(exec, all, {.learning_rate = static_cast<float>(settings.rate * rate.factor(step))});
+    double const done = llama::now();
+    out.forward_seconds += forward_done - began;
+    out.backward_seconds += backward_done - forward_done;
+    out.optimizer_seconds += done - backward_done;
+    if (settings.measure_every > 0 && (step + 1) % settings.measure_every == 0 && step + 1 < settings.steps)
+      out.curve.emplace_back(out.seconds(), perplexity(exec, model, scored, reading));
+    bar.show(step + 1, out.losses.back(), static_cast<double>((step + 1) * piece) / out.seconds(),
+             out.seconds() / static_cast<double>(step + 1) * static_cast<double>(settings.steps - step - 1));
+  }
+  out.after = perplexity(exec, model, scored, reading);
+  out.curve.emplace_back(out.seconds(), out.after);
+  return out;
+}
+
+}  // namespace smollm2

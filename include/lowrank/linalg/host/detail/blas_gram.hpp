@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cblas.h>
+
+#include <algorithm>
+
+#include "lowrank/linalg/host/blas_executor.hpp"
+#include "lowrank/linalg/host/detail/tiled_products.hpp"
+
+namespace lowrank::detail {
+
+/// Columns of a tile of C, and the most rows of Y that are widened at a time.
+inline constexpr index_t syrk_width = 288, syrk_height = 384;
+/// Between rows in memory, which would else lie whole pages apart and share cache lines.
+inline constexpr index_t row_padding = 8;
+
+/// Rows of Y, widened to fp64 once for all tiles: element (k, j) at data[k * leading + j], or at data[j * leading + k].
+struct widened_rows {
+  double* data;
+  index_t leading, rows;
+  bool row_major;
+
+  [[nodiscard]] double const* column(index_t j) const noexcept { return data + (row_major ? j : j * leading); }
+};
+
+/// In `memory`, along the memory of Y.
+[[nodiscard]] inline widened_rows widen_rows(blas_executor& exec, matrix_view<float const> rows, double* memory) {
+  bool const row_major = rows.row_stride >= rows.col_stride;
+  auto const from = row_major ? rows : rows.t();
+  index_t const group = 32, leading = from.cols + row_padding;
+  exec.parallel((from.rows + group - 1) / group, [=](index_t number) {
+    for (index_t i = number * group; i < std::min(from.rows, (number + 1) * group); ++i)
+      for (index_t j = 0; j < from.cols; ++j) memory[i * leading + j] = static_cast<double>(from(i, j));
+  });
+  return {memory, leading, rows.rows, row_major};
+}
+
+/// tile = beta tile + aᵀ b for the columns of the tile, on its diagonal and below.
+inline void add_gram_tile(widened_rows const& y, block at, double beta, matrix_view<double> c) {
+  auto const size = [](index_t x) { return static_cast<int>(x); };
+  auto const tile = c.sub(at);
+  int const depth = size(y.rows), leading = size(y.leading), out = size(c.row_stride);
+  // Our rows are the library's columns.
+  auto const plain = y.row_major ? CblasNoTrans : CblasTrans, flipped = y.row_major ? CblasTrans : CblasNoTrans;
+  if (at.row_begin == at.col_begin)
+    cblas_dsyrk(CblasColMajor, CblasUpper, plain, size(tile.rows), depth, 1, y.column(at.row_begin), leading, beta,
+                tile.data, out);
+  else
+    cblas_dgemm(CblasColMajor, plain, flipped, size(tile.cols), size(tile.rows), depth, 1, y.column(at.col_begin),
+                leading, y.column(at.row_begin), leading, beta, tile.data, out);
+}
+
+/// Rows of n columns that the memory of a worker takes, in either order.
+[[nodiscard]] inline index_t rows_that_fit(blas_executor const& exec, index_t n) noexcept {
+  return exec.worker_bytes() / index_t{sizeof(double)} / (n + row_padding) - row_padding;
+}
+/// C = Yᵀ Y, both triangles. Every element is widened once, where `gram_by_tiles` widens it for every tile that it meets; the
+/// widened rows lie in the memory of the worker that calls.
+inline void gram_by_panels(blas_executor& exec, matrix_view<float const> y, matrix_view<double> c) {
+  require<shape_error>(c.rows == y.cols && c.cols == y.cols, "gram", "needs an l x l result for m x l, got ", c.shape(),
+                       " for ", y.shape());
+  index_t const n = y.cols, side = (n + syrk_width - 1) / syrk_width;
+  int mine = 0;
+  exec.parallel(1, [&](index_t, int worker) { mine = worker; });
+  auto* const memory = reinterpret_cast<double*>(exec.worker_memory(mine));
+  index_t const height = std::min(syrk_height, rows_that_fit(exec, n));
+  for (index_t k = 0; k < y.rows; k += height) {
+    auto const rows = widen_rows(exec, y.row_range(k, std::min(k + height, y.rows)), memory);
+    exec.parallel(side * (side + 1) / 2, [&](index_t number) {
+      index_t row = 0;
+      while ((row + 1) * (row + 2) / 2 <= number) ++row;
+      index_t const i = row * syrk_width, j = (number - row * (row + 1) / 2) * syrk_width;
+      add_gram_tile(rows, {i, std::min(i + syrk_width, n), j, std::min(j + syrk_width, n)}, k == 0 ? 0.0 : 1.0, c);
+    });
+  }
+  exec.parallel((n + 63) / 64, [=](index_t number) {
+    for (index_t i = number * 64; i < std::min(n, number * 64 + 64); ++i)
+      for (index_t j = 0; j < i; ++j) c(j, i) = c(i, j);
+  });
+}
+/// Whether it pays and there is memory for a few rows at least. C has neighbouring columns, as libraries want it.
+[[nodiscard]] inline bool takes_panels(blas_executor const& exec, matrix_view<float const> y,
+                                       matrix_view<double> c) noexcept {
+  return y.cols > gram_width && y.rows > 0 && (y.row_stride == 1 || y.col_stride == 1) && c.col_stride == 1 &&
+         rows_that_fit(exec, y.cols) >= 64;
+}
+
+}  // namespace lowrank::detail
