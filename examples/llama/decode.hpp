@@ -16,13 +16,10 @@ class kv_cache {
   /// For texts of up to `longest` tokens. A model with weights in factors needs their plan.
   /// Throws: shape_error unless `longest` is in [1, c.sequence].
   kv_cache(llama::config const& c, index_t longest, linear_plan const& plan = {})
-      : longest_{longest},
-        memory_{c, 1, std::clamp<index_t>(longest, 1, most_at_once), pass::inference, plan},
-        keys_{c.layers * std::max<index_t>(longest, 0), c.kv_width()},
-        values_{keys_.shape()} {
-    lowrank::require<lowrank::shape_error>(longest > 0 && longest <= c.sequence, "llama::kv_cache",
-                                           "needs a length in [1, ", c.sequence, "], got ", longest);
-  }
+      : longest_{checked(c, longest)},
+        memory_{c, 1, std::min(longest, most_at_once), pass::inference, plan},
+        keys_{c.layers * longest, c.kv_width()},
+        values_{keys_.shape()} {}
 
   /// Tokens that were read, and how many there may be.
   [[nodiscard]] index_t length() const noexcept { return length_; }
@@ -40,12 +37,19 @@ class kv_cache {
   [[nodiscard]] view<T> keys(index_t layer) noexcept { return of_layer(keys_, layer); }
   [[nodiscard]] view<T> values(index_t layer) noexcept { return of_layer(values_, layer); }
   [[nodiscard]] activations<T>& memory() noexcept { return memory_; }
+  /// Counts tokens whose keys and values are in their rows.
   void grow(index_t tokens) noexcept { length_ += tokens; }
 
   /// Tokens that go through the layers together. More of them reuse each weight more often, and need more memory.
   static constexpr index_t most_at_once = 64;
 
  private:
+  [[nodiscard]] static index_t checked(llama::config const& c, index_t longest) {
+    validate(c);
+    lowrank::require<lowrank::shape_error>(longest > 0 && longest <= c.sequence, "llama::kv_cache",
+                                           "needs a length in [1, ", c.sequence, "], got ", longest);
+    return longest;
+  }
   [[nodiscard]] view<T> of_layer(lowrank::matrix<T>& all, index_t layer) noexcept {
     return all.view().row_range(layer * longest_, (layer + 1) * longest_);
   }

@@ -35,6 +35,32 @@ struct findings {
   std::vector<std::pair<std::string, std::string>> samples;  ///< heading, text
 };
 
+/// The learning rate at which a scope ends best, in the mean over the orders of the text.
+struct best_tuning {
+  double rate{}, perplexity{}, tokens_per_second{}, bytes{};
+  index_t runs{};
+};
+[[nodiscard]] inline best_tuning best_of(std::vector<tuning_result> const& all, tuning_scope scope) {
+  best_tuning best;
+  for (auto const& candidate : all) {
+    if (candidate.settings.scope != scope) continue;
+    best_tuning sum{.rate = candidate.settings.rate};
+    for (auto const& r : all) {
+      if (r.settings.scope != scope || r.settings.rate != sum.rate ||
+          r.settings.optimizer != candidate.settings.optimizer)
+        continue;
+      sum.perplexity += r.after;
+      sum.tokens_per_second += r.tokens_per_second();
+      sum.bytes = static_cast<double>(r.gradient_bytes + r.optimizer_bytes);
+      ++sum.runs;
+    }
+    sum.perplexity /= static_cast<double>(sum.runs);
+    sum.tokens_per_second /= static_cast<double>(sum.runs);
+    if (best.runs == 0 || sum.perplexity < best.perplexity) best = sum;
+  }
+  return best;
+}
+
 inline void print_rows(char const* heading, std::vector<compression_row> const& rows) {
   if (rows.empty()) return;
   std::printf("\n%-38s %8s %8s %8s %10s  %s\n", heading, "asked", "ERR", "kept", "perplexity",
@@ -77,8 +103,13 @@ inline void print_tuned(char const* heading, std::vector<tuning_result> const& r
   auto const rows = [](std::vector<compression_row> const& all) {
     auto list = nlohmann::json::array();
     for (auto const& r : all) {
-      nlohmann::json row{{"method", r.method},    {"asked", r.budget.removal},  {"rank_reduction", r.rank_reduction},
-                         {"kept", r.kept},        {"perplexity", r.perplexity}, {"seconds", r.seconds},
+      nlohmann::json row{{"id", r.method + " " + llama::decimal(100 * r.budget.removal, 0)},
+                         {"method", r.method},
+                         {"asked", r.budget.removal},
+                         {"rank_reduction", r.rank_reduction},
+                         {"kept", r.kept},
+                         {"perplexity", r.perplexity},
+                         {"seconds", r.seconds},
                          {"low_rank", r.low_rank}};
       if (std::isfinite(r.threshold)) row["threshold"] = r.threshold;
       list.push_back(std::move(row));
@@ -111,6 +142,17 @@ inline void print_tuned(char const* heading, std::vector<tuning_result> const& r
     return list;
   };
   out["tuned"] = runs(f.tuned);
+  if (auto const lrc = best_of(f.tuned, tuning_scope::low_rank_components),
+      full = best_of(f.tuned, tuning_scope::everything);
+      lrc.runs > 0 && full.runs > 0)
+    out["best"] = {{"lrc_perplexity", lrc.perplexity},
+                   {"full_perplexity", full.perplexity},
+                   {"perplexity_ratio", lrc.perplexity / full.perplexity},
+                   {"lrc_rate", lrc.rate},
+                   {"full_rate", full.rate},
+                   {"speed_ratio", lrc.tokens_per_second / full.tokens_per_second},
+                   {"bytes_ratio", lrc.bytes / full.bytes},
+                   {"orders", lrc.runs}};
   out["control"] = runs(f.control);
   for (auto const& one : f.spectra)
     out["spectra"].push_back({{"name", one.name},

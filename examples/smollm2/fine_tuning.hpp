@@ -7,8 +7,8 @@
 #include "llama/model.hpp"
 #include "llama/progress.hpp"
 #include "lowrank/compress/lrc_finetune.hpp"
-#include "lowrank/optim/by_name.hpp"
 #include "lowrank/optim/parameter_set.hpp"
+#include "lowrank/optim/presets.hpp"
 #include "lowrank/optim/schedule.hpp"
 #include "windows.hpp"
 
@@ -17,6 +17,28 @@ namespace smollm2 {
 enum class tuning_scope : std::uint8_t { low_rank_components, everything };
 [[nodiscard]] constexpr char const* name(tuning_scope scope) noexcept {
   return scope == tuning_scope::everything ? "full" : "LRC";
+}
+
+/// What trains each tensor: AdamW with fp32 or 8-bit moments, on matrices in a subspace of a quarter of their shorter side
+/// or as they are. `by_name` knows many more, and takes a minute to compile.
+template <class Executor>
+[[nodiscard]] auto tuning_optimizer(std::string const& name) {
+  bool const in_subspace = name == "galore_adamw" || name == "galore_adamw_8bit";
+  bool const in_8_bits = name.ends_with("_8bit");
+  lowrank::require(in_subspace || name == "adamw" || name == "adamw_8bit", "smollm2::tuning_optimizer",
+                   "knows adamw, adamw_8bit, galore_adamw and galore_adamw_8bit, got ", name);
+  return [=](Executor& exec, lowrank::extents shape,
+             std::uint32_t tensor) -> std::unique_ptr<lowrank::matrix_optimizer<Executor>> {
+    index_t const rank = std::min(shape.rows, shape.cols) / 4;
+    auto const in_rank = [&](auto optimizer) {
+      optimizer.rank = rank;
+      return lowrank::make_optimizer(exec, optimizer, shape, tensor);
+    };
+    if (in_subspace && rank > 0)
+      return in_8_bits ? in_rank(lowrank::galore_adamw_8bit{}) : in_rank(lowrank::galore_adamw{});
+    return in_8_bits ? lowrank::make_optimizer(exec, lowrank::adamw_8bit{}, shape, tensor)
+                     : lowrank::make_optimizer(exec, lowrank::adamw{}, shape, tensor);
+  };
 }
 
 struct tuning_settings {
@@ -67,8 +89,7 @@ template <class Executor>
     forms.push_back(trains && p.shape.size() > 0 ? llama::gradient_form::dense : llama::gradient_form::none);
   }
   llama::gradients<float> gradients{model, forms};
-  lowrank::parameter_set<Executor> set{
-      {{lowrank::every_parameter, lowrank::by_name<Executor>(settings.optimizer, lowrank::option_list{}).make}}};
+  lowrank::parameter_set<Executor> set{{{lowrank::every_parameter, tuning_optimizer<Executor>(settings.optimizer)}}};
   std::vector<lowrank::any_gradient<Executor>> all;
   for (index_t i = 0; i < model.count(); ++i) {
     if (gradients.form(i) == llama::gradient_form::none) continue;
@@ -86,7 +107,8 @@ template <class Executor>
   out.before = perplexity(exec, model, scored, reading);
   out.curve.emplace_back(0.0, out.before);
 
-  lowrank::schedule::warmup_cosine const rate{.warmup = settings.steps * 15 / 100, .total = settings.steps, .floor = 0.1};
+  lowrank::schedule::warmup_cosine const rate{
+      .warmup = settings.steps * 15 / 100, .total = settings.steps, .floor = 0.1};
   llama::progress bar{std::string{name(settings.scope)} + " " + settings.optimizer, settings.steps};
   for (index_t step = 0; step < settings.steps; ++step) {
     auto const at = static_cast<std::size_t>(order[static_cast<std::size_t>(step % pieces)] * piece);

@@ -31,11 +31,11 @@ struct settings {
   void make_quick() {
     scored_windows = 2;
     calibration_windows = 16;
-    reductions = {0.1, 0.5};
-    removals = {0.2, 0.4};
+    reductions = std::vector{0.1, 0.5};
+    removals = std::vector{0.2, 0.4};
     tuning_steps = 6;
-    rates = {2e-4};
-    seeds = {0};
+    rates = std::vector{2e-4};
+    seeds = std::vector<std::uint64_t>{0};
   }
 };
 

@@ -268,7 +268,7 @@ void describe(CLI::App& app, settings& s) {
   app.add_option("--orders", s.seeds, "orders of the training text; 0: as it is")
       ->delimiter(',')
       ->capture_default_str();
-  app.add_option("--optimizer", s.optimizers, "for the factors, as by_name knows them")
+  app.add_option("--optimizer", s.optimizers, "adamw, adamw_8bit, galore_adamw, galore_adamw_8bit; lists are compared")
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--threads", s.threads, "0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();

@@ -79,10 +79,16 @@ enum class bias_tensor : std::uint8_t { absent, present };
     return std::as_bytes(std::span{values.data(), static_cast<std::size_t>(values.shape().size())});
   };
   std::vector<std::span<std::byte const>> parts;
-  if (auto const* const w = std::get_if<dense_matrix>(&matrix.weight)) parts = {of_matrix(w->weight)};
-  if (auto const* const w = std::get_if<factor_pair>(&matrix.weight)) parts = {of_matrix(w->u), of_matrix(w->v)};
-  if (auto const* const w = std::get_if<pivoted_pair>(&matrix.weight))
-    parts = {of_matrix(w->rows), of_matrix(w->coefficients), bytes(w->order)};
+  if (auto const* const w = std::get_if<dense_matrix>(&matrix.weight)) parts.push_back(of_matrix(w->weight));
+  if (auto const* const w = std::get_if<factor_pair>(&matrix.weight)) {
+    parts.push_back(of_matrix(w->u));
+    parts.push_back(of_matrix(w->v));
+  }
+  if (auto const* const w = std::get_if<pivoted_pair>(&matrix.weight)) {
+    parts.push_back(of_matrix(w->rows));
+    parts.push_back(of_matrix(w->coefficients));
+    parts.push_back(bytes(w->order));
+  }
   bool const has_bias = !matrix.bias().empty();
   if (has_bias) parts.push_back(bytes(matrix.bias()));
   auto specs = tensors_of(matrix.plan, has_bias ? bias_tensor::present : bias_tensor::absent);

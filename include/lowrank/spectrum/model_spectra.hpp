@@ -24,8 +24,7 @@ struct spectra_progress {
 
 struct model_spectra_options {
   spectrum_options spectrum{};
-  index_t gram_bytes{
-      64 << 20};  ///< Grams that are kept to be worked on together, one thread each; one is kept in any case
+  index_t gram_bytes{16 << 20};  ///< Grams kept to be worked on together, one thread each; one is kept in any case
   std::function<void(spectra_progress const&)> progress{};  ///< called after each matrix; what it throws ends the pass
 
   void check() const {

@@ -89,7 +89,7 @@ struct gguf_header {
   index_t data_begin{};              ///< byte of the file where the data starts
 };
 
-/// Parses and verifies a header; the pieces of `parse_gguf_header`.
+/// Reads and verifies a header, once.
 class gguf_parser {
  public:
   gguf_parser(input_file const& file, std::string const& caller)

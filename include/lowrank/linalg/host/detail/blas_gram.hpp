@@ -73,9 +73,12 @@ inline void gram_by_panels(blas_executor& exec, matrix_view<float const> y, matr
       add_gram_tile(rows, {i, std::min(i + syrk_width, n), j, std::min(j + syrk_width, n)}, k == 0 ? 0.0 : 1.0, c);
     });
   }
-  exec.parallel((n + 63) / 64, [=](index_t number) {
-    for (index_t i = number * 64; i < std::min(n, number * 64 + 64); ++i)
-      for (index_t j = 0; j < i; ++j) c(j, i) = c(i, j);
+  constexpr index_t edge = 32;  // of squares that stay in the cache while they are turned
+  exec.parallel((n + edge - 1) / edge, [=](index_t number) {
+    index_t const begin = number * edge, end = std::min(n, begin + edge);
+    for (index_t column = 0; column < end; column += edge)
+      for (index_t i = begin; i < end; ++i)
+        for (index_t j = column; j < std::min(i, column + edge); ++j) c(j, i) = c(i, j);
   });
 }
 /// Whether it pays and there is memory for a few rows at least. C has neighbouring columns, as libraries want it.
