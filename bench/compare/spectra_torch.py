@@ -89,6 +89,7 @@ def main():
     parser.add_argument("--ours-args", default="", help="more for the binary, e.g. '--accuracy 1e-6'")
     options = parser.parse_args()
     weights = matrices(options.model)
+    torch.set_num_threads(1)
     exact = [torch.linalg.svdvals(w.double()) for w in weights]
     results = []
     for threads in options.threads:

@@ -12,6 +12,29 @@ namespace smollm2 {
 /// Whether the gradients of outputs are of use: a backward pass more.
 enum class looking_at : std::uint8_t { inputs, inputs_and_output_gradients };
 
+/// What each token is to be followed by, for gradients of outputs. The Fisher matrix is defined by the model's own
+/// predictions: it says how much they change, whatever the text goes on with.
+enum class label_source : std::uint8_t { text, model };
+
+namespace detail {
+
+/// Draws what follows each token from the logits. Cost: one exponential a logit.
+template <class Executor>
+void draw_labels(Executor& exec, view<float const> logits, lowrank::rng_key const& key, std::span<std::int32_t> out) {
+  exec.parallel(logits.rows, [&](index_t t) {
+    auto const row = std::span{logits.data + t * logits.row_stride, static_cast<std::size_t>(logits.cols)};
+    auto const top = static_cast<double>(*std::ranges::max_element(row));
+    double total = 0;
+    for (float const x : row) total += std::exp(static_cast<double>(x) - top);
+    double left = lowrank::uniform(key, static_cast<std::uint64_t>(t)) * total;
+    std::size_t token = 0;
+    while (token + 1 < row.size() && (left -= std::exp(static_cast<double>(row[token]) - top)) > 0) ++token;
+    out[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(token);
+  });
+}
+
+}  // namespace detail
+
 /// Statistics of every linear weight of the layers. Weights with one input share its statistics.
 class calibrated {
  public:
@@ -26,7 +49,9 @@ class calibrated {
 
   /// Adds a text. Gradients are those of its summed loss, token by token.
   template <class Executor>
-  void add(Executor& exec, llama::parameters<float> const& model, windows const& text) {
+  void add(Executor& exec, llama::parameters<float> const& model, windows const& text,
+           label_source labels = label_source::model) {
+    std::vector<std::int32_t> drawn(static_cast<std::size_t>(text.length()));
     llama::activations<float> memory{config_, 1, text.length(), llama::pass::training, model.plan()};
     std::vector<llama::gradient_form> const none(static_cast<std::size_t>(model.count()), llama::gradient_form::none);
     llama::gradients<float> gradients{model, none};
@@ -39,8 +64,15 @@ class calibrated {
           inputs_[static_cast<std::size_t>(l) * groups.size() + g].add(exec, memory.input(groups[g].front(), l),
                                                                        lowrank::gram_kind::mixed);
       if (what_ == looking_at::inputs) continue;
-      // Of the sum, so that windows of different lengths weigh their tokens alike; the last token predicts nothing.
-      llama::cross_entropy(exec, memory, batch.targets, {.scale = static_cast<double>(text.length() - 1)});
+      bool const draws = labels == label_source::model;
+      if (draws)
+        detail::draw_labels(exec, memory.logits(),
+                            {.seed = 1, .step = static_cast<std::uint32_t>(w), .purpose = lowrank::rng_purpose::data},
+                            drawn);
+      // Of the sum, so that windows of different lengths weigh their tokens alike; the text's last token has no successor.
+      auto const counted = static_cast<double>(draws ? text.length() : text.length() - 1);
+      llama::cross_entropy(exec, memory, draws ? std::span<std::int32_t const>{drawn} : batch.targets,
+                           {.scale = counted});
       llama::backward(exec, model, batch.inputs, memory, gradients);
       for (index_t l = 0; l < config_.layers; ++l)
         for (index_t i = 0; i < llama::linear_roles; ++i)

@@ -61,10 +61,12 @@ struct best_tuning {
   return best;
 }
 
+/// An empty heading goes on with the table above.
 inline void print_rows(char const* heading, std::vector<compression_row> const& rows) {
   if (rows.empty()) return;
-  std::printf("\n%-38s %8s %8s %8s %10s  %s\n", heading, "asked", "ERR", "kept", "perplexity",
-              "low-rank q/k/v/o/gate/up/down");
+  if (*heading != 0)
+    std::printf("\n%-38s %8s %8s %8s %10s  %s\n", heading, "asked", "ERR", "kept", "perplexity",
+                "low-rank q/k/v/o/gate/up/down");
   for (auto const& r : rows) {
     std::string kinds;
     for (auto const count : r.low_rank) kinds += (kinds.empty() ? "" : "/") + std::to_string(count);
@@ -74,8 +76,9 @@ inline void print_rows(char const* heading, std::vector<compression_row> const& 
 }
 inline void print_tuned(char const* heading, std::vector<tuning_result> const& rows) {
   if (rows.empty()) return;
-  std::printf("\n%-22s %8s %5s %8s %8s %9s %12s %12s %10s\n", heading, "rate", "order", "before", "after", "tokens/s",
-              "trained", "grad+state", "opt share");
+  if (*heading != 0)
+    std::printf("\n%-22s %8s %5s %8s %8s %9s %12s %12s %10s\n", heading, "rate", "order", "before", "after", "tokens/s",
+                "trained", "grad+state", "opt share");
   for (auto const& r : rows)
     std::printf("%-22s %8.1e %5lu %8.2f %8.2f %9.1f %12ld %12s %9.1f%%\n",
                 (std::string{name(r.settings.scope)} + " " + r.settings.optimizer).c_str(), r.settings.rate,

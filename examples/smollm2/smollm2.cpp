@@ -120,13 +120,19 @@ class run {
   void by_rank() {
     say("budgets in ranks");
     auto const plain = decompose(exec_, lowrank::factor::truncated_svd{}, *weights_, nullptr);
+    auto const how = lowrank::welore_for(settings_.tuning_reduction);
+    double const began = llama::now();
+    auto const collection = weights_->collection();
+    how.run(exec_, collection, how.plan(exec_, collection), [](lowrank::compressed_matrix const&) {});
+    found_.pass_seconds = llama::now() - began;
     whitened_ = decompose(exec_, lowrank::factor::whitened{}, *weights_, &*seen_);
     for (double const share : settings_.reductions) {
       lowrank::compression_options options{.budget = {share, lowrank::budget_unit::rank}};
       options.larger = lowrank::cut_but_larger::merged;  // as published: quality is that of the ranks
       auto const add = [&](char const* name, auto const& allocator, auto const& method, decomposed const& from) {
         found_.by_rank.push_back(study_->measure(name, allocator, spectra_, method, from, &*seen_, options));
-        print_rows("", {found_.by_rank.back()});
+        print_rows(found_.by_rank.size() == 1 ? "as it goes" : "", {found_.by_rank.back()});
+        std::fflush(stdout);
       };
       lowrank::factor::truncated_svd const svd{};
       add("plain SVD, uniform", lowrank::ranks::uniform{}, svd, plain);
@@ -147,6 +153,7 @@ class run {
                            auto const& method, decomposed const& from) {
         found_.by_parameters.push_back(study_->measure(name, allocator, spectra, method, from, &*seen_, options));
         print_rows("", {found_.by_parameters.back()});
+        std::fflush(stdout);
       };
       lowrank::factor::whitened const white{};
       add("whitened, uniform, U V", lowrank::ranks::uniform{}, spectra_, white, whitened_);
@@ -213,7 +220,8 @@ class run {
             how.seed = seed;
             how.scope = scope;
             found_.tuned.push_back(tuned(llama::with_matrices(*model_, matrices)));
-            print_tuned("", {found_.tuned.back()});
+            print_tuned(found_.tuned.size() == 1 ? "as it goes" : "", {found_.tuned.back()});
+            std::fflush(stdout);
           }
     how.optimizer = settings_.optimizers.front();
     how.seed = settings_.seeds.front();

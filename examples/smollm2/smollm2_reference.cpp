@@ -21,8 +21,10 @@
 #include "lowrank/linalg/host/blas.hpp"
 using executor_type = lowrank::blas_executor;
 #else
-#include "lowrank/linalg/host/decompositions.hpp"
 #include "lowrank/linalg/host/eigen_products.hpp"
+#include "lowrank/linalg/host/small_factorizations.hpp"
+#include "lowrank/linalg/host/symmetric_eigen.hpp"
+#include "lowrank/linalg/host/symmetric_eigenvalues.hpp"
 using executor_type = lowrank::host_executor;
 #endif
 

@@ -1,6 +1,9 @@
 // Grams with more columns than a tile, in every layout.
 #include <doctest/doctest.h>
 
+#include <array>
+#include <cmath>
+
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
@@ -18,7 +21,8 @@ TEST_SUITE("wide Grams") {
         strided_copy apart{y.view()};
         auto const expected = plain_product(y.view().t(), y.view());
         // In the middle of a larger matrix, which holds NaN where the result goes.
-        for (matrix_view<float const> const view : {y.view(), turned.view().t(), matrix_view<float const>{apart.view()}}) {
+        std::array<matrix_view<float const>, 3> const layouts{y.view(), turned.view().t(), apart.view()};
+        for (auto const view : layouts) {
           matrix<double> around{shape.cols + 5, shape.cols + 9};
           auto const c = around.view().sub({2, shape.cols + 2, 3, shape.cols + 3});
           for (index_t i = 0; i < c.rows; ++i)

@@ -125,6 +125,7 @@ TEST_CASE("texts fall into pieces") {
       {"x\u00b2\u00bd\u2177\u0663", {"x", "\u00b2", "\u00bd", "\u2177", "\u0663"}},
       {"a\u00a0\u2003\u3000b", {"a", "\u00a0\u2003", "\u3000", "b"}},
       {"a \u00a0b", {"a", " ", "\u00a0", "b"}},
+      {"a\u0085\u0085b\x0b\x0c!", {"a", "\u0085", "\u0085", "b", "\x0b", "\x0c", "!"}},
       {" \U0001F642\u200d!", {" \U0001F642\u200d!"}},
       {"e\u0301a", {"e", "\u0301", "a"}},  // a combining mark is no letter
       // Bytes that are no UTF-8, and a character cut at the end.
