@@ -13,7 +13,8 @@
 #include "llama/load_gguf.hpp"
 #include "llama/save_hugging_face.hpp"
 #include "llama/tokenizer.hpp"
-#include "lowrank/spectrum/singular_values.hpp"
+#include "lowrank/spectrum/model_spectra.hpp"
+#include "reference_ranks.hpp"
 #include "sha256.hpp"
 #include "windows.hpp"
 
@@ -61,6 +62,7 @@ class reference_run {
     compare_decoding(model);
     if (!settings_.checkpoint.empty()) compare_checkpoint(model);
     compare_gradients(model);
+    compare_ranks(model);
     compare_rotary(std::move(model));
     compare_spectra();
     table_.print();
@@ -272,6 +274,16 @@ class reference_run {
     table_.within("loss with the wrong pairs", loss_of(model, licence_),
                   expected_["gpl3"]["nll_without_qk_unpermute"].get<double>(), 1e-3);
     done("both ways to rotate, and the wrong one");
+  }
+  void compare_ranks(llama::parameters<float> const& model) {
+    smollm2::linear_weights const weights{model};
+    std::vector<lowrank::matrix_source> sources;
+    for (std::size_t i = 0; i < weights.size(); ++i)
+      sources.push_back({weights[i].name, [&weights, i] { return weights.weight(i); }});
+    auto const spectra = lowrank::model_spectra(exec_, std::span<lowrank::matrix_source const>{sources});
+    smollm2::compare_welore(table_, expected_["welore"]["rows"], spectra);
+    smollm2::compare_parameter_budgets(table_, expected_["activation_aware"], spectra);
+    done("spectra of all linear weights, and ranks");
   }
   void compare_spectra() {
     for (auto const& [name, numbers] : expected_["spectra"].items()) {
