@@ -74,7 +74,7 @@ else
         'sympy>=1.13.3' 'networkx>=2.5.1' jinja2 'fsspec>=0.8.5'
     install --no-deps torch==2.11.0 'nvidia-cufile==1.15.1.*' nvidia-cusparselt-cu13==0.8.0 nvidia-nvshmem-cu13==3.4.5
 fi
-install --no-deps bitsandbytes==0.50.2 torchao==0.18.0 packaging
+install --no-deps bitsandbytes==0.50.2 torchao==0.18.0 packaging safetensors
 install --no-deps galore-torch==1.0 # its other requirements take no part in GaLoreAdamW; see galore_package.py
 
 if ! reason=$(ready 2>&1); then

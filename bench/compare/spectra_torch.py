@@ -5,7 +5,7 @@ JSON: seconds of each turn, the ratio of the best of both (ours / torch's), and 
 to the largest of its matrix, of ours from an fp64 reference and of torch's from the same. On a machine that others use,
 compare processor seconds (cpu_ratio) as well: somebody else's turn on a core is in the seconds of whoever was running.
 
-  spectra_torch.py --binary build/release/bench/spectrum/model_spectra --model FILE.safetensors [--threads 1 2]
+  spectra_torch.py --binary build/release/bench/spectrum/model_spectra --model FILE.gguf [--threads 1 2]
 """
 
 import argparse
@@ -88,7 +88,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ours-args", default="", help="more for the binary, e.g. '--accuracy 1e-6'")
     options = parser.parse_args()
-    weights = matrices(options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "matrices.safetensors")
+        command = [options.binary, "--model", options.model, "--rounds", "1", "--write-matrices", file]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        weights = matrices(file)
     torch.set_num_threads(1)
     exact = [torch.linalg.svdvals(w.double()) for w in weights]
     results = []

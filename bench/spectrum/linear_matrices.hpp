@@ -1,4 +1,4 @@
-// The matrices of a model's linear layers, as a safetensors file with the tensor names of GGUF holds them.
+// The matrices of a model's linear layers, as a GGUF file holds them.
 #pragma once
 
 #include <array>
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lowrank/core/buffer.hpp"
+#include "lowrank/io/gguf.hpp"
 #include "lowrank/io/safetensors.hpp"
 #include "lowrank/spectrum/model_spectra.hpp"
 
@@ -27,16 +28,6 @@ class linear_matrices {
   }
   [[nodiscard]] std::vector<std::string> const& names() const noexcept { return names_; }
 
-  /// One matrix in memory at a time.
-  [[nodiscard]] std::vector<matrix_source> sources() {
-    std::vector<matrix_source> out;
-    for (auto const& name : names_)
-      out.push_back({name, [this, &name]() -> matrix_view<float const> {
-                       now_ = file_.read_matrix(name);
-                       return std::as_const(now_).view();
-                     }});
-    return out;
-  }
   /// All in memory, so that reading files is not timed.
   [[nodiscard]] std::vector<matrix_source> loaded() {
     for (auto const& name : names_) all_.push_back(file_.read_matrix(name));
@@ -45,11 +36,20 @@ class linear_matrices {
       out.push_back({names_[i], [this, i]() -> matrix_view<float const> { return std::as_const(all_[i]).view(); }});
     return out;
   }
+  /// The loaded ones as fp32, under the same names, for programs that read no GGUF.
+  void write(std::string const& path) const {
+    std::vector<tensor_source> tensors;
+    for (std::size_t i = 0; i < all_.size(); ++i) {
+      auto const shape = all_[i].shape();
+      tensors.push_back({{names_[i], dtype::f32, {shape.rows, shape.cols}},
+                         std::as_bytes(std::span{all_[i].data(), static_cast<std::size_t>(shape.size())})});
+    }
+    write_safetensors(path, tensors);
+  }
 
  private:
-  safetensors_reader file_;
+  gguf_reader file_;
   std::vector<std::string> names_;
-  matrix<float> now_;
   std::vector<matrix<float>> all_;
 };
 

@@ -1,9 +1,11 @@
 // Seconds for the singular values of all linear layers of a model, and the values.
 //
-//   model_spectra --model FILE.safetensors [--threads 2] [--rounds 3] [--route automatic] [--accuracy 1e-8]
+//   model_spectra --model FILE.gguf [--threads 2] [--rounds 3] [--route automatic] [--accuracy 1e-8]
 //                 [--executor blas|eigen] [--gram-bytes N] [--write FILE]
+//                 [--write-matrices FILE.safetensors]
 //
-// Prints one line of JSON. --write leaves the values behind, fp64, in the order of the file's blocks and kinds.
+// Prints one line of JSON. --write leaves the values behind, fp64, in the order of the file's blocks and kinds;
+// --write-matrices the matrices.
 #include <chrono>
 #include <CLI/CLI.hpp>
 #include <ctime>
@@ -24,7 +26,7 @@ namespace lowrank::bench {
 namespace {
 
 struct settings {
-  std::string model, write, executor{"blas"};
+  std::string model, write, matrices, executor{"blas"};
   spectrum_route route{spectrum_route::automatic};
   double accuracy{1e-8};
   int threads{2}, rounds{3};
@@ -36,6 +38,7 @@ int run(settings const& s) {
   E exec{{.threads = s.threads}};
   linear_matrices matrices{s.model};
   auto const sources = matrices.loaded();
+  if (!s.matrices.empty()) matrices.write(s.matrices);
   model_spectra_options const options{.spectrum = {.accuracy = s.accuracy, .route = s.route},
                                       .gram_bytes = s.gram_bytes};
   std::vector<spectrum> spectra;
@@ -82,6 +85,7 @@ int main(int argc, char** argv) {
   app.add_option("--route", s.route)->transform(CLI::CheckedTransformer(routes));
   app.add_option("--executor", s.executor)->check(CLI::IsMember({"blas", "eigen"}));
   app.add_option("--write", s.write);
+  app.add_option("--write-matrices", s.matrices);
   CLI11_PARSE(app, argc, argv);
   try {
 #if defined(LOWRANK_HAS_BLAS)

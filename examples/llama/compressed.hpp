@@ -9,8 +9,8 @@ namespace llama {
 
 /// The kind of linear weight that a compressed matrix makes.
 [[nodiscard]] inline linear_kind kind_of(lowrank::matrix_plan const& plan, bias_term bias) {
-  auto const form = plan.form == lowrank::matrix_form::dense     ? linear_form::whole
-                    : plan.form == lowrank::matrix_form::factors ? linear_form::factors
+  auto const form = plan.form == lowrank::storage_form::dense     ? linear_form::whole
+                    : plan.form == lowrank::storage_form::factors ? linear_form::factors
                                                                  : linear_form::pivoted;
   return {form, form == linear_form::whole ? 0 : plan.rank, bias};
 }

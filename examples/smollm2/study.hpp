@@ -101,9 +101,9 @@ template <class Executor, class Method>
     auto const* const inputs = seen != nullptr ? seen->of(weights[i].what, weights[i].layer).inputs : nullptr;
     auto pair =
         lowrank::factors(exec, method, from.bases[i], weights.weight(i), inputs != nullptr ? *inputs : none, plan.rank);
-    if (plan.form == lowrank::matrix_form::factors) {
+    if (plan.form == lowrank::storage_form::factors) {
       out.push_back({std::move(plan), std::move(pair)});
-    } else if (plan.form == lowrank::matrix_form::pivoted) {
+    } else if (plan.form == lowrank::storage_form::pivoted) {
       out.push_back({std::move(plan), lowrank::pivoted(exec, pair.view())});
     } else {
       lowrank::dense_matrix whole{lowrank::matrix<float>{plan.shape}, std::move(pair.bias)};

@@ -38,9 +38,9 @@ inline constexpr std::string_view matrix_key = "lowrank.matrix.";
   option_list options{text};
   matrix_plan out;
   out.name = matrix;
-  out.form = options.take_choice<matrix_form>(
-      "form", {{"dense", matrix_form::dense}, {"factors", matrix_form::factors}, {"pivoted", matrix_form::pivoted}},
-      matrix_form::dense);
+  out.form = options.take_choice<storage_form>(
+      "form", {{"dense", storage_form::dense}, {"factors", storage_form::factors}, {"pivoted", storage_form::pivoted}},
+      storage_form::dense);
   out.rank = options.take("rank", index_t{-1});
   out.shape = {options.take("rows", index_t{-1}), options.take("cols", index_t{-1})};
   out.kind = options.take_choice<component_kind>(
@@ -60,10 +60,10 @@ enum class bias_tensor : std::uint8_t { absent, present };
   auto const [m, n] = plan.shape;
   index_t const r = plan.rank;
   std::vector<tensor_spec> out;
-  if (plan.form == matrix_form::dense) out = {{plan.name, dtype::f32, {m, n}}};
-  if (plan.form == matrix_form::factors)
+  if (plan.form == storage_form::dense) out = {{plan.name, dtype::f32, {m, n}}};
+  if (plan.form == storage_form::factors)
     out = {{module + ".U.weight", dtype::f32, {m, r}}, {module + ".V.weight", dtype::f32, {r, n}}};
-  if (plan.form == matrix_form::pivoted)
+  if (plan.form == storage_form::pivoted)
     out = {{module + ".pivot_rows.weight", dtype::f32, {r, n}},
            {module + ".coefficients.weight", dtype::f32, {m - r, r}},
            {module + ".row_order", dtype::i32, {m}}};
@@ -133,8 +133,8 @@ enum class bias_tensor : std::uint8_t { absent, present };
     bias.resize(static_cast<std::size_t>(m));
     file.read_matrix(tensor, row_major(bias.data(), {1, m}));
   }
-  if (plan.form == matrix_form::dense) return {plan, dense_matrix{read(plan.name, plan.shape), std::move(bias)}};
-  if (plan.form == matrix_form::factors) {
+  if (plan.form == storage_form::dense) return {plan, dense_matrix{read(plan.name, plan.shape), std::move(bias)}};
+  if (plan.form == storage_form::factors) {
     factor_pair pair;
     pair.u = read(module + ".U.weight", {m, plan.rank});
     pair.v = read(module + ".V.weight", {plan.rank, n});

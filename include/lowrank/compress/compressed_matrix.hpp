@@ -10,18 +10,10 @@
 
 #include "lowrank/core/buffer.hpp"
 #include "lowrank/factor/factor_pair.hpp"
+#include "lowrank/factor/format.hpp"
 #include "lowrank/factor/pivoted.hpp"
 
 namespace lowrank {
-
-enum class matrix_form : std::uint8_t {
-  dense,    ///< m n numbers: untouched, or factors merged again
-  factors,  ///< U V
-  pivoted,  ///< r of the rows, and what the others are made of
-};
-[[nodiscard]] constexpr std::string_view name(matrix_form form) noexcept {
-  return form == matrix_form::dense ? "dense" : form == matrix_form::factors ? "factors" : "pivoted";
-}
 
 /// WeLore's two kinds of matrices: those cut deeply go on learning in their factors, the others are frozen.
 enum class component_kind : std::uint8_t { lrc, n_lrc };
@@ -34,17 +26,12 @@ struct matrix_plan {
   std::string name;  ///< of the matrix in the model it comes from, as in "model.layers.0.mlp.up_proj.weight"
   extents shape;
   index_t rank{};  ///< min(m, n) where nothing was cut
-  matrix_form form{matrix_form::dense};
+  storage_form form{storage_form::dense};
   component_kind kind{component_kind::n_lrc};
 
   [[nodiscard]] bool is_cut() const noexcept { return rank < std::min(shape.rows, shape.cols); }
   /// Numbers stored, biases and orders of rows aside.
-  [[nodiscard]] index_t parameters() const noexcept {
-    index_t const of_factors = rank * (shape.rows + shape.cols);
-    return form == matrix_form::dense     ? shape.size()
-           : form == matrix_form::factors ? of_factors
-                                          : of_factors - rank * rank;
-  }
+  [[nodiscard]] index_t parameters() const noexcept { return stored_parameters(shape, rank, form); }
   friend bool operator==(matrix_plan const&, matrix_plan const&) = default;
 };
 

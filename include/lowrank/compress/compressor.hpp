@@ -72,9 +72,9 @@ struct compression_plan {
   matrix_plan out{std::move(name), shape, rank};
   out.kind = is_low_rank_component(shape, rank, options.gate) ? component_kind::lrc : component_kind::n_lrc;
   if (!out.is_cut()) return out;
-  if (factored_parameters(shape, rank, options.ranks.storage) < shape.size())
-    out.form = options.ranks.storage == factor_storage::pivoted ? matrix_form::pivoted : matrix_form::factors;
-  else if (options.larger == cut_but_larger::left_dense) out.rank = std::min(shape.rows, shape.cols);
+  out.form = smallest_form(shape, rank, options.ranks.storage);
+  if (out.form == storage_form::dense && options.larger == cut_but_larger::left_dense)
+    out.rank = std::min(shape.rows, shape.cols);
   return out;
 }
 
@@ -143,8 +143,8 @@ struct compressor {
     static activation_statistics const none{};
     auto pair = factors(exec, method, decompose(exec, view, known), view,
                         known.inputs != nullptr ? *known.inputs : none, plan.rank, bias);
-    if (plan.form == matrix_form::factors) return {plan, std::move(pair)};
-    if (plan.form == matrix_form::pivoted) return {plan, pivoted(exec, pair.view())};
+    if (plan.form == storage_form::factors) return {plan, std::move(pair)};
+    if (plan.form == storage_form::pivoted) return {plan, pivoted(exec, pair.view())};
     merge(exec, pair.view(), w.view());
     return {plan, dense_matrix{std::move(w), std::move(pair.bias)}};
   }

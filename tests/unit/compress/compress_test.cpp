@@ -14,7 +14,7 @@ using lowrank::component_kind;
 using lowrank::cut_but_larger;
 using lowrank::index_t;
 using lowrank::matrix;
-using lowrank::matrix_form;
+using lowrank::storage_form;
 
 namespace {
 
@@ -112,7 +112,7 @@ TEST_SUITE("compress") {
         index_t const length = std::min(p.shape.rows, p.shape.cols);
         CHECK((p.kind == component_kind::lrc) ==
               (static_cast<double>(length - p.rank) / static_cast<double>(length) > 0.4999));
-        CHECK((p.form == matrix_form::factors) ==
+        CHECK((p.form == storage_form::factors) ==
               (p.rank < length && p.rank * (p.shape.rows + p.shape.cols) < p.shape.size()));
         double const lost = distance(merged(m.exec, made), m.weights[i]);
         CHECK(lost == doctest::Approx(std::sqrt(plan.spectra[i].tail(p.rank))).epsilon(1e-4));
@@ -131,18 +131,18 @@ TEST_SUITE("compress") {
     lowrank::compressor<lowrank::ranks::uniform, lowrank::factor::truncated_svd> how;
     how.options.budget = {0.3, lowrank::budget_unit::rank};  // above break-even of the square ones
     auto plan = how.plan(m.exec, source);
-    CHECK(plan.matrices[0].form == matrix_form::dense);
+    CHECK(plan.matrices[0].form == storage_form::dense);
     CHECK(plan.matrices[0].rank == 24);
     CHECK(plan.parameters() <= plan.all_parameters());
     auto const kept = how.make(m.exec, source, 0, plan.matrices[0]);
     CHECK(distance(merged(m.exec, kept), m.weights[0]) == 0);
     how.options.larger = cut_but_larger::merged;
     plan = how.plan(m.exec, source);
-    CHECK(plan.matrices[0].form == matrix_form::dense);
+    CHECK(plan.matrices[0].form == storage_form::dense);
     CHECK(plan.matrices[0].rank == 17);
     CHECK(distance(merged(m.exec, how.make(m.exec, source, 0, plan.matrices[0])), m.weights[0]) > 0);
     how.options.ranks.storage = lowrank::factor_storage::pivoted;  // never larger than dense
-    CHECK(how.plan(m.exec, source).matrices[0].form == matrix_form::pivoted);
+    CHECK(how.plan(m.exec, source).matrices[0].form == storage_form::pivoted);
   }
 
   TEST_CASE("Fisher factors lose least in the metric of inputs and output gradients, and say how much") {
@@ -300,7 +300,7 @@ TEST_SUITE("compress") {
                     lowrank::argument_error);
     CHECK_THROWS_AS((void)lowrank::matrix_plan_from("a", "form=dense, rank=1, rows=99999999999, cols=2"),
                     lowrank::io_error);
-    lowrank::matrix_plan const plan{"a.weight", {4, 5}, 2, matrix_form::pivoted, component_kind::lrc};
+    lowrank::matrix_plan const plan{"a.weight", {4, 5}, 2, storage_form::pivoted, component_kind::lrc};
     CHECK(lowrank::matrix_plan_from("a.weight", to_text(plan)) == plan);
     // An order of rows that names one twice.
     temporary_folder const folder;
@@ -320,10 +320,10 @@ TEST_SUITE("compress") {
   }
 
   TEST_CASE("only low-rank components learn, and vectors by choice") {
-    std::vector<lowrank::matrix_plan> const plans{{"a.weight", {8, 8}, 3, matrix_form::factors, component_kind::lrc},
-                                                  {"b.weight", {8, 8}, 8, matrix_form::dense, component_kind::n_lrc},
-                                                  {"c.weight", {8, 8}, 6, matrix_form::pivoted, component_kind::n_lrc},
-                                                  {"d.weight", {8, 8}, 2, matrix_form::pivoted, component_kind::lrc}};
+    std::vector<lowrank::matrix_plan> const plans{{"a.weight", {8, 8}, 3, storage_form::factors, component_kind::lrc},
+                                                  {"b.weight", {8, 8}, 8, storage_form::dense, component_kind::n_lrc},
+                                                  {"c.weight", {8, 8}, 6, storage_form::pivoted, component_kind::n_lrc},
+                                                  {"d.weight", {8, 8}, 2, storage_form::pivoted, component_kind::lrc}};
     lowrank::lrc_mask const with{plans}, without{plans, lowrank::vector_training::frozen};
     for (auto const* mask : {&with, &without}) {
       for (auto const* name : {"a.U.weight", "a.V.weight", "d.pivot_rows.weight", "d.coefficients.weight"})

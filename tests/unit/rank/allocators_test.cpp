@@ -86,6 +86,17 @@ TEST_SUITE("water-filling") {
         CHECK(loss_of(spectra, found.ranks) <= best_by_trial(spectra, kept - 17, storage) + 1e-12);
       }
   }
+  TEST_CASE("pivoted: a flat matrix whose first steps are dear is worth going all the way") {
+    // Steps of the flat one cost 13, 11, ..., 1 and save an eighth each; the one step of the other saves 0.16 for 13.
+    std::vector<double> two(8, 0.0);
+    two[0] = std::sqrt(0.84), two[1] = std::sqrt(0.16);
+    std::vector<spectrum> const pair{{.shape = {8, 8}, .values = std::vector<double>(8, 1.0)},
+                                     {.shape = {8, 8}, .values = two}};
+    auto const found = ranks::water_filling{}.allocate(pair, {.removal = 1 - 79.0 / 128, .unit = by_parameters},
+                                                       {.storage = factor_storage::pivoted});
+    CHECK(found.ranks == std::vector<index_t>{8, 1});
+    CHECK(found.parameters == 79);
+  }
   TEST_CASE("counting ranks it is exact: the smallest of all shares go") {
     for (double const removal : {0.1, 0.3, 0.5, 0.8}) {
       auto const found = ranks::water_filling{}.allocate(spectra, {.removal = removal});
