@@ -11,7 +11,7 @@ namespace llama {
 [[nodiscard]] inline linear_kind kind_of(lowrank::matrix_plan const& plan, bias_term bias) {
   auto const form = plan.form == lowrank::storage_form::dense     ? linear_form::whole
                     : plan.form == lowrank::storage_form::factors ? linear_form::factors
-                                                                 : linear_form::pivoted;
+                                                                  : linear_form::pivoted;
   return {form, form == linear_form::whole ? 0 : plan.rank, bias};
 }
 

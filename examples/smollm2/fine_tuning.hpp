@@ -41,6 +41,9 @@ template <class Executor>
   };
 }
 
+/// Whether a line on the terminal says how far the training is.
+enum class announcement : std::uint8_t { none, bar };
+
 struct tuning_settings {
   tuning_scope scope{tuning_scope::low_rank_components};
   std::string optimizer{"adamw"};
@@ -48,6 +51,7 @@ struct tuning_settings {
   index_t steps{150}, batch{2}, length{128};
   std::uint64_t seed{0};  ///< of the order of the text's pieces
   index_t measure_every{0};
+  announcement shows{announcement::none};
 };
 
 struct tuning_result {
@@ -127,6 +131,7 @@ template <class Executor>
     out.optimizer_seconds += done - backward_done;
     if (settings.measure_every > 0 && (step + 1) % settings.measure_every == 0 && step + 1 < settings.steps)
       out.curve.emplace_back(out.seconds(), perplexity(exec, model, scored, reading));
+    if (settings.shows == announcement::none) continue;
     bar.show(step + 1, out.losses.back(), static_cast<double>((step + 1) * piece) / out.seconds(),
              out.seconds() / static_cast<double>(step + 1) * static_cast<double>(settings.steps - step - 1));
   }

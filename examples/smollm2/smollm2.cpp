@@ -207,7 +207,8 @@ class run {
     for (auto const& m : matrices) plans.push_back(m.plan);
     auto const play = read(settings_.trained);
     tuning_settings how{.steps = settings_.tuning_steps,
-                        .measure_every = std::max<index_t>(settings_.tuning_steps / 5, 1)};
+                        .measure_every = std::max<index_t>(settings_.tuning_steps / 5, 1),
+                        .shows = announcement::bar};
     auto const tuned = [&](llama::parameters<float> model) {
       return fine_tune(exec_, model, plans, play, *scored_, how);
     };

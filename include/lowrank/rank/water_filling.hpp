@@ -55,6 +55,7 @@ struct water_filling {
                               kept >= least ? 1.0 : 1 - static_cast<double>(least) / static_cast<double>(all));
     detail::fill_curves(curves, kept);
     std::vector<index_t> out;
+    out.reserve(curves.size());
     for (auto const& curve : curves) out.push_back(curve.now().rank);
     return summarize(spectra, std::move(out), budget, options);
   }

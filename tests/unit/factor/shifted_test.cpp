@@ -96,7 +96,7 @@ TEST_SUITE("layers on changed inputs") {
     host_executor exec{{.threads = 1}};
     shifted_problem it{exec, {12, 30}, 10};
     double before = std::numeric_limits<double>::max(), loss = 0;
-    for (double const ridge : {1e-5, 1e-3, 1e-1, 10.0, 1000.0}) {
+    for (double const ridge : {1e-3, 1e-1, 10.0, 1000.0}) {
       auto const target = shifted_target(exec, it.w.view(), it.cross.view(), it.moment.view(), {.ridge = ridge});
       double distance = 0;
       for (index_t e = 0; e < target.shape().size(); ++e)
