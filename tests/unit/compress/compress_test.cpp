@@ -268,6 +268,30 @@ TEST_SUITE("compress") {
     CHECK(content_of(output) == resumed);
   }
 
+  TEST_CASE("pieces of another text or of other settings are not taken") {
+    model m;
+    temporary_folder const folder;
+    auto const input = folder.path() / "model.safetensors", output = folder.path() / "compressed.safetensors";
+    write_model(m, input);
+    lowrank::file_compression job{input, output, [](std::string_view name) { return name.starts_with("layers"); },
+                                  "one text"};
+    auto const how = lowrank::welore_for(0.5);
+    struct cut_off {};
+    index_t stages = 0;
+    CHECK_THROWS_AS(lowrank::compress_file(m.exec, how, job, {},
+                                           [&](lowrank::compression_progress const&) {
+                                             if (stages++ == 7) throw cut_off{};
+                                           }),
+                    cut_off);
+    auto const piece = output.string() + ".parts/matrix-0.safetensors";
+    auto const written = std::filesystem::last_write_time(piece);
+    job.identity = "another text";
+    lowrank::compress_file(m.exec, how, job, {}, [&](lowrank::compression_progress const& now) {
+      if (now.doing == lowrank::compression_progress::stage::factors && now.number == 1)
+        CHECK(std::filesystem::last_write_time(piece) != written);
+    });
+  }
+
   TEST_CASE("what cannot be done is refused, and an older output stays") {
     model m;
     temporary_folder const folder;
