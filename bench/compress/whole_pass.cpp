@@ -10,17 +10,8 @@
 
 #include "llama/load_gguf.hpp"
 #include "lowrank/compress/welore.hpp"
+#include "smollm2/executor.hpp"
 #include "smollm2/study.hpp"
-
-#if defined(LOWRANK_HAS_BLAS)
-#include "lowrank/linalg/host/blas.hpp"
-#include "lowrank/linalg/host/lapack_decompositions.hpp"
-using executor_type = lowrank::blas_executor;
-#else
-#include "lowrank/linalg/host/decompositions.hpp"
-#include "lowrank/linalg/host/eigen_products.hpp"
-using executor_type = lowrank::host_executor;
-#endif
 
 namespace {
 
@@ -31,7 +22,7 @@ struct settings {
 };
 
 void run(settings const& s) {
-  executor_type exec{{.threads = s.threads}};
+  smollm2::executor_type exec{{.threads = s.threads}};
   lowrank::gguf_reader const file{s.model};
   auto const model = llama::load(file, llama::config_of(file, 512));
   smollm2::linear_weights const weights{model};

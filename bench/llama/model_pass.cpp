@@ -11,15 +11,8 @@
 #include "llama/load_gguf.hpp"
 #include "llama/progress.hpp"
 #include "llama/tokenizer.hpp"
+#include "smollm2/executor.hpp"
 #include "smollm2/windows.hpp"
-
-#if defined(LOWRANK_HAS_BLAS)
-#include "lowrank/linalg/host/blas.hpp"
-using executor_type = lowrank::blas_executor;
-#else
-#include "lowrank/linalg/host/eigen_products.hpp"
-using executor_type = lowrank::host_executor;
-#endif
 
 namespace {
 
@@ -31,7 +24,7 @@ struct settings {
 };
 
 void run(settings const& s) {
-  executor_type exec{{.threads = s.threads, .worker_bytes = lowrank::index_t{8} << 20}};
+  smollm2::executor_type exec{{.threads = s.threads, .worker_bytes = lowrank::index_t{8} << 20}};
   lowrank::gguf_reader const file{s.model};
   auto const c = llama::config_of(file, s.length);
   auto const model = llama::load(file, c);

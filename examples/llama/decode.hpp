@@ -190,10 +190,7 @@ template <class Executor, class T>
 void generate(Executor& exec, parameters<T> const& model, kv_cache<T>& cache, std::vector<std::int32_t>& text,
               decoding const& options) {
   auto const length = static_cast<index_t>(text.size());
-  lowrank::require(std::isfinite(options.draw.temperature) && options.draw.temperature >= 0, "llama::generate",
-                   "temperature must be finite and not negative, got ", options.draw.temperature);
-  lowrank::require(options.draw.count >= 0 && options.draw.top_k >= 0, "llama::generate",
-                   "count and top_k must not be negative, got ", options.draw.count, " and ", options.draw.top_k);
+  check(options.draw);
   lowrank::require(length > cache.length(), "llama::generate", "needs a token behind the ", cache.length(),
                    " that the cache holds, got ", length);
   lowrank::require<lowrank::shape_error>(length + options.draw.count <= cache.longest(), "llama::generate",

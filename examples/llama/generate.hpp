@@ -16,6 +16,14 @@ struct sampling {
   std::uint64_t seed{0};
 };
 
+/// Throws: argument_error.
+inline void check(sampling const& options) {
+  lowrank::require(std::isfinite(options.temperature) && options.temperature >= 0, "llama::generate",
+                   "temperature must be finite and not negative, got ", options.temperature);
+  lowrank::require(options.count >= 0 && options.top_k >= 0, "llama::generate",
+                   "count and top_k must not be negative, got ", options.count, " and ", options.top_k);
+}
+
 /// One token from softmax(logits / temperature), chosen by `uniform` in (0, 1].
 /// Requires: `order` has room for every token.
 template <class T>
@@ -51,10 +59,7 @@ template <class Executor, class T>
 void generate(Executor& exec, parameters<T> const& model, activations<T>& memory, std::vector<std::int32_t>& text,
               sampling const& options) {
   lowrank::require(!text.empty(), "llama::generate", "needs at least one token to start from");
-  lowrank::require(std::isfinite(options.temperature) && options.temperature >= 0, "llama::generate",
-                   "temperature must be finite and not negative, got ", options.temperature);
-  lowrank::require(options.count >= 0 && options.top_k >= 0, "llama::generate",
-                   "count and top_k must not be negative, got ", options.count, " and ", options.top_k);
+  check(options);
   index_t const vocabulary = model.config().vocabulary;
   std::vector<std::int32_t> order(static_cast<std::size_t>(vocabulary));
   text.reserve(text.size() + static_cast<std::size_t>(options.count));

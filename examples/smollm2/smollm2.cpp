@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "executor.hpp"
 #include "llama/data.hpp"
 #include "llama/decode.hpp"
 #include "llama/load_gguf.hpp"
@@ -13,16 +14,6 @@
 #include "lowrank/rank/water_filling.hpp"
 #include "lowrank/spectrum/model_spectra.hpp"
 #include "page.hpp"
-
-#if defined(LOWRANK_HAS_BLAS)
-#include "lowrank/linalg/host/blas.hpp"
-#include "lowrank/linalg/host/lapack_decompositions.hpp"
-using executor_type = lowrank::blas_executor;
-#else
-#include "lowrank/linalg/host/decompositions.hpp"
-#include "lowrank/linalg/host/eigen_products.hpp"
-using executor_type = lowrank::host_executor;
-#endif
 
 namespace smollm2 {
 namespace {

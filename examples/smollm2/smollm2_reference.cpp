@@ -7,6 +7,7 @@
 #include <string>
 
 #include "comparison.hpp"
+#include "executor.hpp"
 #include "llama/data.hpp"
 #include "llama/decode.hpp"
 #include "llama/hugging_face.hpp"
@@ -17,17 +18,6 @@
 #include "reference_ranks.hpp"
 #include "sha256.hpp"
 #include "windows.hpp"
-
-#if defined(LOWRANK_HAS_BLAS)
-#include "lowrank/linalg/host/blas.hpp"
-using executor_type = lowrank::blas_executor;
-#else
-#include "lowrank/linalg/host/eigen_products.hpp"
-#include "lowrank/linalg/host/small_factorizations.hpp"
-#include "lowrank/linalg/host/symmetric_eigen.hpp"
-#include "lowrank/linalg/host/symmetric_eigenvalues.hpp"
-using executor_type = lowrank::host_executor;
-#endif
 
 namespace {
 
@@ -305,7 +295,7 @@ class reference_run {
   static constexpr index_t longest_ = 512;
   settings settings_;
   json expected_;
-  executor_type exec_;
+  smollm2::executor_type exec_;
   lowrank::gguf_reader file_;
   llama::tokenizer tokenizer_;
   comparison table_;

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <typeinfo>
 
 #include "lowrank/compress/compressed_file.hpp"
 #include "lowrank/compress/compressor.hpp"
@@ -73,7 +74,7 @@ inline void copy_tensor(safetensors_reader const& from, std::string const& name,
 struct file_compression {
   std::filesystem::path input, output;
   std::function<bool(std::string_view)> wanted;  ///< names of the matrices to compress
-  std::string identity;                          ///< what else a half-done pass depends on: calibration text, settings
+  std::string identity;  ///< what else a half-done pass depends on: calibration text, settings of the factorizer
 };
 
 /// Compresses the matrices of a file that `wanted` names; all other tensors pass through as they are. The output appears
@@ -92,9 +93,10 @@ compression_plan compress_file(E& exec, compressor<A, F> const& how, file_compre
   require(source.size() > 0, "compress_file", "no matrix of ", job.input.string(), " is wanted");
   auto const budget = how.options.budget;
   std::ostringstream identity;
-  identity << job.identity << "; " << job.input.string() << " of " << std::filesystem::file_size(job.input)
-           << " bytes, changed " << std::filesystem::last_write_time(job.input).time_since_epoch().count() << "; "
-           << std::hexfloat << budget.removal << " " << budget.unit << " " << how.options.gate << " "
+  identity << job.identity << "; " << typeid(how).name() << "; " << job.input.string() << " of "
+           << std::filesystem::file_size(job.input) << " bytes, changed "
+           << std::filesystem::last_write_time(job.input).time_since_epoch().count() << "; " << std::hexfloat
+           << budget.removal << " " << budget.unit << " " << how.options.gate << " "
            << static_cast<int>(how.options.larger) << static_cast<int>(how.options.sees)
            << static_cast<int>(how.options.ranks.storage) << " " << how.options.ranks.multiple << " "
            << how.options.ranks.least;
