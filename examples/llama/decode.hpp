@@ -118,7 +118,6 @@ void cached_layers(Executor& exec, parameters<T> const& model, kv_cache<T>& cach
   auto const& c = memory.config();
   for (index_t l = 0; l < c.layers; ++l) {
     auto const layer = memory.at(l);
-    auto const next = memory.at(l + 1).stream;
     if (l == 0)
       rms_norm<Executor, T>(exec, {}, layer.stream, model.weight(role::attention_norm, l), c.epsilon, layer.normed,
                             layer.scale);
@@ -131,13 +130,7 @@ void cached_layers(Executor& exec, parameters<T> const& model, kv_cache<T>& cach
     for (role const what : feed_forward_inputs) next_linear(exec, model, what, l, memory);
     swiglu<Executor, T>(exec, layer.gate_up, layer.active);
     next_linear(exec, model, role::down, l, memory);
-    bool const last = l + 1 == c.layers;
-    if (last)
-      rms_norm<Executor, T>(exec, layer.middle, next, model.weight(role::final_norm), c.epsilon, memory.final_normed(),
-                            memory.final_scale());
-    else
-      rms_norm<Executor, T>(exec, layer.middle, next, model.weight(role::attention_norm, l + 1), c.epsilon,
-                            memory.at(l + 1).normed, memory.at(l + 1).scale);
+    norm_after(exec, model, l, memory);
   }
 }
 

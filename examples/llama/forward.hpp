@@ -53,6 +53,18 @@ void forward_layer(Executor& exec, parameters<T> const& model, layer_place at, a
   forward_linear(exec, model, role::down, at, memory);
 }
 
+/// The norm behind layer `l`, of the next layer or the last one of all. The addition of the residual stream has waited for
+/// it: it reads the sum.
+template <class Executor, class T>
+void norm_after(Executor& exec, parameters<T> const& model, index_t l, activations<T>& memory) {
+  auto const& c = model.config();
+  bool const last = l + 1 == c.layers;
+  auto const next = memory.at(l + 1);
+  auto const gain = last ? model.weight(role::final_norm) : model.weight(role::attention_norm, l + 1);
+  rms_norm<Executor, T>(exec, memory.at(l).middle, next.stream, gain, c.epsilon,
+                        last ? memory.final_normed() : next.normed, last ? memory.final_scale() : next.scale);
+}
+
 template <class Executor, class T>
 void embed(Executor& exec, view<T const> embedding, token_view const& batch, view<T> out) {
   constexpr index_t chunk = activations<T>::rows_per_task;
@@ -87,19 +99,11 @@ void forward(Executor& exec, parameters<T> const& model, token_view const& batch
   detail::embed<Executor, T>(exec, model.weight(role::embedding), batch, memory.at(0).stream);
   for (index_t l = 0; l < c.layers; ++l) {
     auto const layer = memory.at(l);
-    auto const next = memory.at(l + 1).stream;
     if (l == 0)
       rms_norm<Executor, T>(exec, {}, layer.stream, model.weight(role::attention_norm, l), c.epsilon, layer.normed,
                             layer.scale);
     detail::forward_layer(exec, model, {l, l}, memory);
-    // The addition of the residual stream waits for the norm that reads the sum.
-    bool const last = l + 1 == c.layers;
-    if (last)
-      rms_norm<Executor, T>(exec, layer.middle, next, model.weight(role::final_norm), c.epsilon, memory.final_normed(),
-                            memory.final_scale());
-    else
-      rms_norm<Executor, T>(exec, layer.middle, next, model.weight(role::attention_norm, l + 1), c.epsilon,
-                            memory.at(l + 1).normed, memory.at(l + 1).scale);
+    detail::norm_after(exec, model, l, memory);
   }
   multiply(exec, T{1}, view<T const>(memory.final_normed()), model.weight(role::head).t(), T{0}, memory.logits());
 }
