@@ -50,6 +50,7 @@ class optimizer_cases {
     out.add_presets();
     out.add_policies();
     out.add_weights();
+    out.add_gradients();
     return std::move(out.list_);
   }
 
@@ -62,25 +63,29 @@ class optimizer_cases {
   [[nodiscard]] static float rate_of(index_t step) noexcept {
     return 1e-2F * (1 + std::cos(0.3F * static_cast<float>(step)));
   }
-  /// Ten steps under a schedule, a NaN in the gradient of one of them. `weight` gives the view of the weight.
-  template <class Optimizer, class State, class Weight>
+  /// Ten steps under a schedule, a NaN in the gradient of one of them. `weight` gives the view of the weight, T is the
+  /// number format of gradients.
+  template <class T = float, class Optimizer, class State, class Weight>
   static void run_steps(M& m, Optimizer const& optimizer, State& state, Weight const& weight, extents shape,
                         outcome& out) {
-    m.exec.reserve(optimizer.workspace_bytes(weight));
+    index_t const needed = optimizer.workspace_bytes(weight, std::same_as<T, float> ? 0 : lowrank::narrow_gradient);
+    m.exec.reserve(needed);
     m.exec.arena().reset_peak();
     std::vector<std::int32_t> statuses;
     for (index_t step = 0; step < steps; ++step) {
       auto values = gradient_of_step(shape, step);
       if (step == bad_step) values[values.size() / 2] = std::numeric_limits<float>::quiet_NaN();
-      auto const g = m.upload(values);
+      std::vector<T> given;
+      for (float const x : values) given.push_back(lowrank::from_float<T>(x));
+      auto const g = m.upload(given);
       lowrank::step_options const options{.learning_rate = rate_of(step), .weight_decay = 0.1F, .grad_scale = 0.5F};
       std::ignore = optimizer.step(m.exec, state, weight, lowrank::row_major<space>(g.data(), shape), options);
       statuses.push_back(static_cast<std::int32_t>(optimizer.status(m.exec, state)));
     }
     auto const* const bytes = reinterpret_cast<std::byte const*>(statuses.data());
     out["statuses"].assign(bytes, bytes + statuses.size() * sizeof(std::int32_t));
-    lowrank::require<lowrank::state_error>(m.exec.arena().peak() <= optimizer.workspace_bytes(weight), "run_steps",
-                                           "took ", m.exec.arena().peak(), " bytes of scratch");
+    lowrank::require<lowrank::state_error>(m.exec.arena().peak() <= needed, "run_steps", "took ", m.exec.arena().peak(),
+                                           " bytes of scratch");
   }
   template <class Optimizer>
   void add(std::string const& name, Optimizer const& optimizer, std::initializer_list<extents> shapes) {
@@ -123,6 +128,28 @@ class optimizer_cases {
     add("bases on both sides", with_refreshes(compose<rule::sgd, basis::two_sided<basis::randomized>>{}), {{64, 96}});
     add("int8 basis", with_refreshes(compose<rule::adam, basis::randomized, format::int8>{}), {{64, 96}});
     add("bf16 basis", with_refreshes(compose<rule::adam, basis::randomized, format::bf16>{}), {{64, 96}});
+  }
+  /// Gradients in 16 bits.
+  void add_gradients() {
+    using namespace lowrank;  // NOLINT(google-build-using-namespace)
+    add_narrow("adamw", adamw{});
+    add_narrow("adamw_8bit", adamw_8bit{});
+    add_narrow("galore_adamw", with_refreshes(galore_adamw{}));
+    add_narrow("warm start", with_refreshes(compose<rule::adam, basis::warm_start>{}));
+    add_narrow("tracked", with_refreshes(compose<rule::adam, basis::tracked>{}));
+  }
+  template <class Optimizer>
+  void add_narrow(std::string const& name, Optimizer const& optimizer) {
+    extents const shape{64, 96};
+    list_.push_back({title(name + " with bf16 gradients", shape), [=](M& m) {
+                       outcome out;
+                       auto state = optimizer.init(m.exec, shape, 3);
+                       auto weight = m.upload(heavy_tailed(shape.size(), 5, 0.1F));
+                       lowrank::fp32_weight<space> const view{lowrank::row_major<space>(weight.data(), shape)};
+                       run_steps<lowrank::bf16>(m, optimizer, state, view, shape, out);
+                       m.keep(out, "weight", weight);
+                       return out;
+                     }});
   }
   void add_weights() {
     extents const shape{64, 96};

@@ -24,22 +24,24 @@ traffic bytes_an_element(softgpu_counts const& counts, index_t elements) {
 }
 
 /// One step that finds a basis, then `body` between two looks at the counters.
-template <class Optimizer, class Weight, class Body>
+template <class T = float, class Optimizer, class Weight, class Body>
 void after_first_step(device_machine& m, Optimizer const& optimizer, Weight const& weight, Body const& body) {
   extents const shape = weight.shape();
   auto state = optimizer.init(m.exec, shape, 1);
-  auto const g = m.upload(lowrank_test::gradient_of_step(shape, 0));
+  auto const wide = m.upload(lowrank_test::gradient_of_step(shape, 0));
+  lowrank::buffer<T, device> g{shape.size()};
   auto const gradient = lowrank::row_major<device>(g.data(), shape);
-  m.exec.reserve(optimizer.workspace_bytes(weight));
+  lowrank::convert(m.exec, lowrank::row_major<device>(wide.data(), shape), gradient);
+  m.exec.reserve(optimizer.workspace_bytes(weight, std::same_as<T, float> ? 0 : lowrank::narrow_gradient));
   std::ignore = optimizer.step(m.exec, state, weight, gradient, {});
   m.exec.synchronize();
   softgpu::test::clear_counts();
   body([&] { std::ignore = optimizer.step(m.exec, state, weight, gradient, {}); });
 }
-template <class Optimizer, class Weight>
+template <class T = float, class Optimizer, class Weight>
 void check_quiet(std::string const& name, device_machine& m, Optimizer const& optimizer, Weight const& weight) {
   CAPTURE(name);
-  after_first_step(m, optimizer, weight, [&](auto const& step) {
+  after_first_step<T>(m, optimizer, weight, [&](auto const& step) {
     auto const allocations = softgpu::test::allocations(), waits = softgpu::test::host_waits();
     for (int i = 0; i < 3; ++i) step();
     CHECK(softgpu::test::allocations() == allocations);
@@ -75,6 +77,8 @@ TEST_CASE("between refreshes a step neither allocates nor waits") {
   check_quiet("adamw on bf16", m, lowrank::adamw{}, bf16);
   check_quiet("adamw_8bit on bf16", m, lowrank::adamw_8bit{}, bf16);
   check_quiet("galore_adamw", m, of_rank(lowrank::galore_adamw{}, 8), fp32);
+  check_quiet<lowrank::bf16>("adamw_8bit on bf16, bf16 gradients", m, lowrank::adamw_8bit{}, bf16);
+  check_quiet<lowrank::bf16>("galore_adamw, bf16 gradients", m, of_rank(lowrank::galore_adamw{}, 8), fp32);
   check_quiet("galore_adamw_8bit on bf16", m, of_rank(lowrank::galore_adamw_8bit{}, 8), bf16);
   check_quiet("q_galore on int8", m, of_rank(q_galore{}, 8), lowrank::as_weight(codes, shape));
 }
@@ -96,6 +100,24 @@ TEST_CASE("fused 8-bit AdamW reads and writes each byte once") {
     // bf16 weight 2, fp32 gradient 4, moments 2 x (1 + 4 / 256); of these the gradient is not written.
     CHECK(read == doctest::Approx(8.03125).epsilon(0.01));  // the tables of the codes come on top
     CHECK(written == doctest::Approx(4.03125).epsilon(0.001));
+  });
+}
+
+TEST_CASE("fused 8-bit AdamW on bf16 weights and gradients: 10.06 bytes, and the tables of its codes") {
+  if (!counts_sectors()) return;
+  device_machine m;
+  extents const shape{512, 1024};
+  lowrank::buffer<lowrank::bf16, device> half{shape.size()};
+  lowrank::bf16_weight<device> const weight{lowrank::row_major<device>(half.data(), shape)};
+  after_first_step<lowrank::bf16>(m, lowrank::adamw_8bit{}, weight, [&](auto const& step) {
+    step();
+    m.exec.synchronize();
+    auto const counts = softgpu::test::counts_of("bf16_tiles");
+    REQUIRE(counts.launches == 1);
+    auto const [read, written] = bytes_an_element(counts, shape.size());
+    MESSAGE("bytes read ", read, ", written ", written);
+    CHECK(read + written <= 10.1);
+    CHECK(read + written >= 10.0625);
   });
 }
 
@@ -136,4 +158,14 @@ TEST_CASE("Q-GaLore on an int8 weight: codes in, codes out, and panels in betwee
     CHECK(all.read < 6);
     CHECK(all.written < 6);
   });
+  // A gradient in 16 bits goes to the product as it is: our kernels see none of it.
+  after_first_step<lowrank::bf16>(m, of_rank(q_galore{}, rank), lowrank::as_weight(codes, shape),
+                                  [&](auto const& step) {
+                                    step();
+                                    m.exec.synchronize();
+                                    auto const all = bytes_an_element(softgpu::test::total_counts(), shape.size());
+                                    MESSAGE("with bf16 gradients, all our kernels: ", all.read, " + ", all.written);
+                                    CHECK(all.read < 6);
+                                    CHECK(all.written < 6);
+                                  });
 }

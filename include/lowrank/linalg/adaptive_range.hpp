@@ -178,7 +178,7 @@ LOWRANK_HD inline void trim_range(double const* energies, index_t searched, rang
                                                      index_t tokens = 0) noexcept {
   index_t const l = detail::most_columns(g, r), block = std::min(options.block, l);
   if (l <= 0) return 0;
-  index_t const product = tokens > 0 ? gradient_product_bytes(tokens, block) : 0;
+  index_t const product = gradient_product_bytes(tokens, block);
   index_t const right = options.power_iterations > 0 ? orthonormalize_bytes({g.cols, block}) : 0;
   index_t const residual = options.target() < least_indicated_error ? detail::residual_bytes(g) : 0;
   return scratch_bytes<float>(g.rows * l) + scratch_bytes<float>(g.cols * l) + scratch_bytes<float>(l * block) +

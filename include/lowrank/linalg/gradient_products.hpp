@@ -1,5 +1,5 @@
 /// @file
-/// Products with, and norms of, a gradient in either form. P ᵀ G is `multiply(exec, 1, g.t(), P, 0, R.t())`.
+/// Products with, and norms of, a gradient in any form. P ᵀ G is `multiply(exec, 1, g.t(), P, 0, R.t())`.
 #pragma once
 
 #include "lowrank/core/gradient.hpp"
@@ -8,9 +8,16 @@
 
 namespace lowrank {
 
-/// Scratch that `multiply` of a gradient over `tokens` rows (0: dense) with k columns takes.
+namespace detail {
+
+/// Numbers in fp32 that products with a gradient in 16 bits hold at a time.
+inline constexpr index_t narrow_panel = index_t{1} << 20;
+
+}  // namespace detail
+
+/// Scratch that `multiply` of a gradient over `tokens` rows (0: dense; `narrow_gradient`) with k columns takes.
 [[nodiscard]] constexpr index_t gradient_product_bytes(index_t tokens, index_t k) noexcept {
-  return scratch_bytes<float>(tokens * k);
+  return scratch_bytes<float>(tokens == narrow_gradient ? detail::narrow_panel : tokens * k);
 }
 
 /// C = alpha G B + beta C for G = dYᵀ X, as dYᵀ (X B).
@@ -24,6 +31,30 @@ void multiply(E& exec, float alpha, outer_product<typename E::space> g, const_vi
   auto const inner = take_matrix(exec, {g.tokens(), b.cols});
   multiply(exec, 1.0F, g.input, b, 0.0F, inner);
   multiply(exec, alpha, g.output_gradient.t(), inner, beta, c);
+}
+
+/// C = alpha G B + beta C for G in 16 bits, widened panel by panel. A device with products of such operands brings its own.
+/// Shapes: G m x n, B n x k, C m x k.  Cost: 2 m n k flops, one pass over G; workspace gradient_product_bytes.
+template <class E, narrow_float T>
+void multiply(E& exec, float alpha, matrix_view<T const, typename E::space> g, const_view_of<E> b, float beta,
+              view_of<E> c) {
+  require<shape_error>(g.rows == c.rows && b.cols == c.cols && g.cols == b.rows, "multiply",
+                       "needs m x k times k x n into m x n, got ", g.shape(), " times ", b.shape(), " into ",
+                       c.shape());
+  bool const down = g.row_stride < g.col_stride && g.cols > 1;
+  index_t const line = std::clamp<index_t>(down ? g.rows : g.cols, 1, detail::narrow_panel);
+  index_t const lines = detail::narrow_panel / line, height = down ? line : lines, width = down ? lines : line;
+  scratch_scope const scope{exec};
+  auto* const memory = exec.arena().template take<float>(detail::narrow_panel);
+  for (index_t i = 0; i < g.rows; i += height)
+    for (index_t j = 0; j < std::max<index_t>(g.cols, 1); j += width) {  // also where there is nothing to add
+      block const part{i, std::min(g.rows, i + height), j, std::min(g.cols, j + width)};
+      extents const shape{part.row_end - i, part.col_end - j};
+      auto const wide = natural<typename E::space>(down ? side::right : side::left, memory, shape);
+      convert(exec, g.sub(part), wide);
+      multiply(exec, alpha, const_view_of<E>(wide), b.row_range(j, part.col_end), j == 0 ? beta : 1.0F,
+               c.row_range(i, part.row_end));
+    }
 }
 
 /// *out >= ‖G‖_F², from one pass over what is there: exact for a dense gradient, ‖dY‖² ‖X‖² for a factored one. NaN and
@@ -41,6 +72,11 @@ void energy_bound(E& exec, outer_product<typename E::space> g, double* out) {
   exec.single([=] LOWRANK_DEVICE { *out = parts[0] * parts[1]; });
 }
 
+template <class E, narrow_float T>
+void energy_bound(E& exec, matrix_view<T const, typename E::space> g, double* out) {
+  squared_norm(exec, g, out);
+}
+
 namespace detail {
 
 /// Rows of the panel in which the norm of a factored gradient is summed up.
@@ -52,9 +88,9 @@ inline constexpr index_t norm_panel = 64;
 
 }  // namespace detail
 
-/// Scratch of `squared_norm` of a gradient of that shape over `tokens` rows (0: dense).
+/// Scratch of `squared_norm` of a gradient of that shape over `tokens` rows (0: dense; `narrow_gradient`).
 [[nodiscard]] constexpr index_t gradient_norm_bytes(extents g, index_t tokens) noexcept {
-  if (tokens == 0) return 0;
+  if (tokens <= 0) return 0;
   index_t const widest = detail::norm_by_tokens(g, tokens)
                              ? 2 * scratch_bytes<float>(std::min(detail::norm_panel, tokens) * tokens)
                              : scratch_bytes<float>(std::min(detail::norm_panel, g.rows) * g.cols);

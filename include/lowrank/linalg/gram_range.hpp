@@ -47,7 +47,7 @@ inline void narrow_symmetric(host_executor& exec, matrix_view<double const> a, m
 
 namespace detail {
 
-/// Columns of a factored gradient that are formed at a time, and rows of C that they are added to at a time.
+/// Columns of a gradient that are formed at a time, and rows of C that they are added to at a time.
 inline constexpr index_t gram_panel = 256, gram_rows = 512;
 
 [[nodiscard]] constexpr index_t outer_gram_bytes(extents g, index_t tokens) noexcept {
@@ -55,17 +55,28 @@ inline constexpr index_t gram_panel = 256, gram_rows = 512;
   return tokens == 0 ? 0 : scratch_bytes<float>(panel) + scratch_bytes<double>(panel);
 }
 
-/// Lower triangle of C = G Gᵀ. A factored gradient is summed in fp64 whatever `kind`, because its panels are.
+/// Columns [begin, end) of a gradient that is not there in fp32, as rows.
+template <class E>
+void form_columns(E& exec, outer_product<typename E::space> g, index_t begin, index_t end, view_of<E> out) {
+  multiply(exec, 1.0F, g.input.col_range(begin, end).t(), g.output_gradient, 0.0F, out);
+}
+template <class E, narrow_float T>
+void form_columns(E& exec, matrix_view<T const, typename E::space> g, index_t begin, index_t end, view_of<E> out) {
+  convert(exec, g.col_range(begin, end).t(), out);
+}
+
+/// Lower triangle of C = G Gᵀ. What is formed panel by panel is summed in fp64 whatever `kind`, because its panels are.
 template <class E>
 void outer_gram(E& exec, const_view_of<E> g, wide_view_of<E> c, gram_kind kind) {
   if (kind == gram_kind::wide) gram(exec, g.t(), c);
   else gram_mixed(exec, g.t(), c);
 }
-template <class E>
-void outer_gram(E& exec, outer_product<typename E::space> g, wide_view_of<E> c, gram_kind) {
+template <class E, gradient G>
+  requires(!is_dense_gradient<G>)
+void outer_gram(E& exec, G const& g, wide_view_of<E> c, gram_kind) {
   index_t const m = g.shape().rows, n = g.shape().cols;
   fill(exec, c, 0.0);
-  if (g.tokens() == 0) return;  // no scratch is counted for it
+  if (tokens_of(g) == 0) return;  // no scratch is counted for it
   scratch_scope const scope{exec};
   auto const panel = take_matrix(exec, {std::min(gram_panel, n), m});
   auto const wide = take_matrix<double>(exec, panel.shape());
@@ -73,7 +84,7 @@ void outer_gram(E& exec, outer_product<typename E::space> g, wide_view_of<E> c, 
     index_t const end = std::min(n, begin + gram_panel);
     auto const part = panel.row_range(0, end - begin);
     auto const wide_part = wide.row_range(0, end - begin);
-    multiply(exec, 1.0F, g.input.col_range(begin, end).t(), g.output_gradient, 0.0F, part);
+    form_columns(exec, g, begin, end, part);
     convert(exec, part, wide_part);
     for (index_t i = 0; i < m; i += gram_rows) {
       index_t const to = std::min(m, i + gram_rows);

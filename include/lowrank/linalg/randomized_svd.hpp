@@ -10,7 +10,7 @@ namespace lowrank {
 /// Scratch that `randomized_svd` takes with all outputs asked for; less is enough without v.
 [[nodiscard]] constexpr index_t randomized_svd_bytes(extents g, index_t r, range_options const& options = {},
                                                      index_t tokens = 0) noexcept {
-  index_t const product = tokens > 0 ? gradient_product_bytes(tokens, r) : 0;
+  index_t const product = gradient_product_bytes(tokens, r);
   return scratch_bytes<float>(g.rows * r) + scratch_bytes<double>(r) + scratch_bytes<orthonormal_report>(1) +
          std::max({find_range_bytes(g, r, options, tokens), product, orthonormalize_bytes({g.cols, r})});
 }

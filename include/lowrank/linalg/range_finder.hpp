@@ -103,7 +103,7 @@ void search_every_block(E& exec, G const& g, view_of<E> y, view_of<E> z, index_t
                                                  index_t tokens = 0) noexcept {
   index_t const l = detail::sketch_width(g, r, options), w = detail::search_width(g, r, options);
   if (l <= 0) return 0;
-  index_t const product = tokens > 0 ? gradient_product_bytes(tokens, l) : 0;
+  index_t const product = gradient_product_bytes(tokens, l);
   index_t const between = options.space == search_space::every_block ? std::min(l, w - l)
                           : options.power_iterations > 0             ? l
                                                                      : 0;

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "lowrank/core/executor.hpp"
+#include "lowrank/core/gradient.hpp"
 
 namespace lowrank {
 
@@ -108,6 +109,18 @@ inline void squared_norm(host_executor& exec, matrix_view<float const> a, double
   auto const v = detail::memory_order(a);
   detail::sum_row_groups(exec, v.shape(), out, [=](detail::warp_ordered_sum& sum, index_t i) {
     detail::add_squares(sum, v.data + i * v.row_stride, v.col_stride, v.cols);
+  });
+}
+
+/// The same for numbers in 16 bits: the bits of their fp32 copy.
+template <narrow_float T>
+void squared_norm(host_executor& exec, matrix_view<T const> a, double* out) {
+  auto const v = detail::memory_order(a);
+  detail::sum_row_groups(exec, v.shape(), out, [=](detail::warp_ordered_sum& sum, index_t i) {
+    sum.add_row(v.cols, [=](index_t j) {
+      auto const x = static_cast<double>(to_float(v(i, j)));
+      return x * x;
+    });
   });
 }
 

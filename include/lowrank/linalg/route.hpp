@@ -51,14 +51,14 @@ namespace detail {
 /// A product of the gradient, or of its transpose, with k columns.
 [[nodiscard]] constexpr flop_count product_flops(extents g, double k, index_t tokens) noexcept {
   auto const m = static_cast<double>(g.rows), n = static_cast<double>(g.cols), t = static_cast<double>(tokens);
-  return {.narrow = tokens == 0 ? 2 * m * n * k : 2 * t * k * (m + n)};
+  return {.narrow = tokens <= 0 ? 2 * m * n * k : 2 * t * k * (m + n)};
 }
 /// Half of C = G Gᵀ, in fp64. A factored gradient is formed on the way, panel by panel.
 [[nodiscard]] constexpr flop_count gram_flops(extents g, index_t tokens) noexcept {
-  auto const m = static_cast<double>(g.rows), n = static_cast<double>(g.cols), t = static_cast<double>(tokens);
-  return {.narrow = 2 * t * m * n, .wide = n * m * m};
+  auto const m = static_cast<double>(g.rows), n = static_cast<double>(g.cols);
+  return {.narrow = 2 * static_cast<double>(std::max<index_t>(tokens, 0)) * m * n, .wide = n * m * m};
 }
-/// The same as `gram_solver::subspace` does it: in fp32 for a dense gradient.
+/// The same as `gram_solver::subspace` does it: in fp32 for a dense gradient in fp32.
 [[nodiscard]] constexpr flop_count narrow_gram_flops(extents g, index_t tokens) noexcept {
   auto const all = gram_flops(g, tokens);
   return tokens == 0 ? flop_count{.narrow = all.wide} : all;

@@ -20,7 +20,7 @@ namespace detail {
 template <class O = orthonormal::cholesky>
 [[nodiscard]] constexpr index_t sketch_range_bytes(extents g, index_t r, index_t tokens = 0) noexcept {
   index_t const k = detail::filled_columns(r, tokens);
-  index_t const sketch = scratch_bytes<float>(g.cols * k) + (tokens > 0 ? gradient_product_bytes(tokens, k) : 0);
+  index_t const sketch = scratch_bytes<float>(g.cols * k) + gradient_product_bytes(tokens, k);
   return scratch_bytes<orthonormal_report>(1) + std::max(sketch, O::bytes({g.rows, r}));
 }
 

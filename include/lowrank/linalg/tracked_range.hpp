@@ -35,7 +35,7 @@ template <class O = orthonormal::cholesky>
                                                     tracking_options const& options = {}, index_t tokens = 0) noexcept {
   if (r == 0 || g.size() == 0) return 0;
   index_t const l = detail::block_width(g.rows, old, r, options.fresh);
-  index_t const product = tokens > 0 ? gradient_product_bytes(tokens, l) : 0;
+  index_t const product = gradient_product_bytes(tokens, l);
   index_t const squares = 2 * scratch_bytes<float>(r * l) + scratch_bytes<float>(r * r) + scratch_bytes<unit_scale>(1);
   return 2 * scratch_bytes<float>(g.rows * l) + scratch_bytes<float>(g.cols * l) + scratch_bytes<float>(old * old) +
          scratch_bytes<range_report>(1) + scratch_bytes<orthonormal_report>(1) + scratch_bytes<unit_scale>(1) +

@@ -66,7 +66,7 @@ void fill_block(E& exec, const_view_of<E> old, view_of<E> x, rng_key key) {
 template <class O>
 [[nodiscard]] constexpr index_t finish_block_bytes(extents g, index_t l, index_t r, column_order order, alignment align,
                                                    index_t old, index_t tokens) noexcept {
-  index_t const product = tokens > 0 ? gradient_product_bytes(tokens, r) : 0;
+  index_t const product = gradient_product_bytes(tokens, r);
   index_t const turn = order == column_order::by_energy
                            ? scratch_bytes<float>(g.rows * r) + std::max(product, rayleigh_ritz_bytes(r, r))
                            : 0;
@@ -117,7 +117,7 @@ template <class O = orthonormal::cholesky>
                                                  index_t tokens = 0) noexcept {
   index_t const l = detail::block_width(g.rows, old, r, options.fresh);
   if (g.size() == 0 || r == 0) return r == 0 ? 0 : orthonormalize_bytes({g.rows, r});
-  index_t const product = tokens > 0 ? gradient_product_bytes(tokens, l) : 0;
+  index_t const product = gradient_product_bytes(tokens, l);
   index_t const between = std::max(options.passes > 1 ? orthonormalize_bytes({g.rows, l}) : 0,
                                    detail::evens_out(g, l, options) ? orthonormalize_bytes({g.cols, l}) : 0);
   return (l > r ? scratch_bytes<float>(g.rows * l) : 0) + scratch_bytes<float>(g.cols * l) +
@@ -195,7 +195,7 @@ template <class O = orthonormal::cholesky>
   index_t const l = detail::block_width(g.rows, k, r, options.fresh);
   return (l > r ? scratch_bytes<float>(g.rows * l) : 0) + scratch_bytes<float>(g.cols * l) +
          scratch_bytes<range_report>(1) + scratch_bytes<unit_scale>(1) +
-         std::max(tokens > 0 ? gradient_product_bytes(tokens, l) : 0,
+         std::max(gradient_product_bytes(tokens, l),
                   detail::finish_block_bytes<O>(g, l, r, options.order, options.align, old, tokens));
 }
 

@@ -87,8 +87,9 @@ inline void check_plannable(std::string_view name, extents shape, index_t tokens
   auto const fits = [](index_t a, index_t b) { return a >= 0 && b >= 0 && (b == 0 || a <= most / b); };
   require<shape_error>(fits(shape.rows, shape.cols), "plan", "\"", name, "\" is ", shape,
                        ": the bytes of its training are negative or do not fit 64 bits");
-  require<shape_error>(fits(tokens, std::max({shape.rows, shape.cols, tokens})), "plan", "\"", name, "\" is ", shape,
-                       ", its gradient has ", tokens, " tokens: their bytes are negative or do not fit 64 bits");
+  bool const counted = tokens == narrow_gradient || fits(tokens, std::max({shape.rows, shape.cols, tokens}));
+  require<shape_error>(counted, "plan", "\"", name, "\" is ", shape, ", its gradient has ", tokens,
+                       " tokens: their bytes are negative or do not fit 64 bits");
 }
 
 template <class Optimizer>
@@ -118,8 +119,9 @@ template <class W, class Opened = W, class Optimizer>
     if (basis > 0) plan.add(memory_kind::basis, name + ": basis", basis);
     plan.add(memory_kind::state, name + ": moments", moments);
     plan.add(memory_kind::state, name + ": other", settings.bytes(shape) - basis - moments);
-    index_t const tokens = detail::takes_factors<Optimizer>() ? options.tokens : 0;
-    index_t const gradient = tokens > 0 ? 0 : shape.size() * index_t{sizeof(float)};
+    bool const narrow = options.tokens == narrow_gradient;
+    index_t const tokens = narrow || detail::takes_factors<Optimizer>() ? options.tokens : 0;
+    index_t const gradient = tokens > 0 ? 0 : shape.size() * (narrow ? index_t{sizeof(bf16)} : index_t{sizeof(float)});
     if (gradient > 0 && options.gradients == gradients_alive::all)
       plan.add(memory_kind::gradients, name + ": dense", gradient);
     if (gradient > 0 && options.gradients == gradients_alive::one)

@@ -31,7 +31,7 @@ void check_weight(extents state, W const& weight, char const* caller) {
 template <gradient G>
 void check_gradient(extents state, G const& g, char const* caller) {
   require<shape_error>(g.shape() == state, caller, "the state is for ", state, ", the gradient is ", g.shape());
-  if constexpr (!is_dense_gradient<G>)
+  if constexpr (requires { g.output_gradient; })
     require<shape_error>(g.input.rows == g.output_gradient.rows, caller, "the factors of the gradient have ",
                          g.output_gradient.rows, " and ", g.input.rows, " rows");
 }
@@ -39,7 +39,7 @@ void check_gradient(extents state, G const& g, char const* caller) {
 template <class W, gradient G>
 void check_aliasing(W const& weight, G const& g, char const* caller) {
   auto const apart = [&](auto const& values) {
-    if constexpr (is_dense_gradient<G>) return !overlap(values, g);
+    if constexpr (is_dense_gradient<G> || is_narrow_gradient<G>) return !overlap(values, g);
     else if constexpr (requires { g.output_gradient; })
       return !overlap(values, g.output_gradient) && !overlap(values, g.input);
     else return true;
@@ -65,7 +65,8 @@ void check_pointer(E& exec, T const* data, char const* caller, char const* what)
 template <executor E, class Given>
 void check_pointers(E& exec, Given const& given, char const* caller) {
   if (given.shape().size() == 0) return;
-  if constexpr (is_dense_gradient<Given>) check_pointer(exec, given.data, caller, "the gradient");
+  if constexpr (is_dense_gradient<Given> || is_narrow_gradient<Given>)
+    check_pointer(exec, given.data, caller, "the gradient");
   if constexpr (requires { given.values; }) check_pointer(exec, given.values.data, caller, "the weight");
   if constexpr (requires { given.master; }) check_pointer(exec, given.master.data, caller, "the master weight");
   if constexpr (requires { given.codes; }) {

@@ -2,6 +2,7 @@
 /// A formula for one element and a number format for its moments make a rule.
 #pragma once
 
+#include "lowrank/core/gradient.hpp"
 #include "lowrank/rule/rule.hpp"
 
 namespace lowrank::rule {
@@ -79,10 +80,12 @@ struct elementwise : Formula {
     with_handles(s, [&](auto const& open) { update_opened(exec, s, open, r, n, record); });
   }
   /// The whole step of a packed full-rank weight in one pass: W <- keep W + down X, X = rate N. `weight` gives and takes
-  /// tiles of W (quant/weight.hpp).
+  /// tiles of W (quant/weight.hpp), the gradient is in fp32 or 16 bits.
   /// Cost: for fp32 and two moments 28 bytes an element.
-  template <executor E, class Tiles>
-  void apply(E& exec, state<typename E::space>& s, const_view_of<E> r, Tiles weight, step_record const* record) const {
+  template <executor E, class G, class Tiles>
+    requires is_dense_gradient<matrix_view<G>> || is_narrow_gradient<matrix_view<G>>
+  void apply(E& exec, state<typename E::space>& s, matrix_view<G, typename E::space> r, Tiles weight,
+             step_record const* record) const {
     with_handles(s, [&](auto const& open) { apply_opened(exec, s, open, r, weight, record); });
   }
   template <executor E>
@@ -107,9 +110,9 @@ struct elementwise : Formula {
           tile.store(to + first, g, valid);
         });
   }
-  template <executor E, class Handles, class Tiles>
-  void apply_opened(E& exec, state<typename E::space>& s, Handles const& open, const_view_of<E> r, Tiles weight,
-                    step_record const* record) const {
+  template <executor E, class Handles, class G, class Tiles>
+  void apply_opened(E& exec, state<typename E::space>& s, Handles const& open, matrix_view<G, typename E::space> r,
+                    Tiles weight, step_record const* record) const {
     bool const coupled = this->decay == decay_order::coupled;
     launch<Tiles::narrow>(
         exec, r.size(),

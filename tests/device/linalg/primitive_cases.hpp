@@ -131,8 +131,10 @@ class primitive_cases : public linalg_cases<M> {
     this->add("sums" + where, [=](M& m) {
       findings out;
       put<float> a{m, shape, how, values}, b{m, shape, layout::by_rows, heavy_tailed(shape.size(), 6)};
-      lowrank::buffer<double, space> sum{2}, means{shape.rows};
+      put<lowrank::bf16> narrow{m, shape, how, as<lowrank::bf16>(values)};
+      lowrank::buffer<double, space> sum{3}, means{shape.rows};
       squared_norm(m.exec, constant<float>(a.view()), sum.data());
+      squared_norm(m.exec, constant<lowrank::bf16>(narrow.view()), sum.data() + 2);
       store_mean_squares(m.exec, constant<float>(a.view()), means.data());
       inner_product(m.exec, constant<float>(a.view()), constant<float>(b.view()), sum.data() + 1);
       m.keep(out.exact, "sums", sum);
@@ -310,7 +312,19 @@ class primitive_cases : public linalg_cases<M> {
     c.keep_close(m, out, "bf16", 1e-5);
     multiply_narrow<lowrank::fp16>(m, a_values, left, of_a, b_values, right, of_b, c);
     c.keep_close(m, out, "fp16", 1e-5);
+    multiply_gradient<lowrank::bf16>(m, a_values, left, of_a, b.view(), c);
+    c.keep_close(m, out, "a gradient in bf16", 1e-5);
+    multiply_gradient<lowrank::fp16>(m, a_values, left, of_a, b.view(), c);
+    c.keep_close(m, out, "a gradient in fp16", 1e-5);
     return out;
+  }
+  /// C = G B - C / 2 with G in 16 bits and B in fp32.
+  template <class T>
+  static void multiply_gradient(M& m, std::vector<float> const& g, extents shape, layout how, constant<float> b,
+                                put<float>& c) {
+    put<T> narrow{m, shape, how, as<T>(g)};
+    m.exec.reserve(lowrank::gradient_product_bytes(lowrank::narrow_gradient, b.cols));
+    multiply(m.exec, 1.0F, constant<T>(narrow.view()), b, -0.5F, c.view());
   }
   /// C = A B - C / 2 of operands rounded to T. The host has no products of these, but their fp32 values.
   template <class T>

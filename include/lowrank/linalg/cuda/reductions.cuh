@@ -25,25 +25,27 @@ class lane_ordered_sum {
     for (int k = 0; k < 4; ++k)
       if (j + k < count) sum_[k] += term(j + k);
   }
-  /// The squares of a row whose elements are neighbours, at an address that 16 bytes divide.
-  __device__ void add_squares(float4 const* x, index_t count, int lane) {
+  /// The squares of a row whose elements are neighbours, at an address that four of them divide.
+  template <class T>
+  __device__ void add_squares(T const* x, index_t count, int lane) {
+    using four_numbers = std::conditional_t<sizeof(T) == sizeof(float), uint4, uint2>;
+    auto const* const words = reinterpret_cast<four_numbers const*>(x);
     // Several loads before the first sum, because one a lane does not keep the memory busy.
     constexpr int under_way = 8;
     index_t j = lane;
     for (; 4 * (j + (under_way - 1) * warp_lanes) + 4 <= count; j += under_way * warp_lanes) {
-      float4 four[under_way];
+      four_numbers four[under_way];
 #pragma unroll
-      for (int k = 0; k < under_way; ++k) four[k] = x[j + k * warp_lanes];
+      for (int k = 0; k < under_way; ++k) four[k] = words[j + k * warp_lanes];
 #pragma unroll
-      for (int k = 0; k < under_way; ++k) add(four[k].x, four[k].y, four[k].z, four[k].w);
+      for (int k = 0; k < under_way; ++k) add<T>(four[k]);
     }
-    for (; 4 * j + 4 <= count; j += warp_lanes) {
-      float4 const four = x[j];
-      add(four.x, four.y, four.z, four.w);
-    }
-    auto const* const rest = reinterpret_cast<float const*>(x + j);
+    for (; 4 * j + 4 <= count; j += warp_lanes) add<T>(words[j]);
+    T const* const rest = x + 4 * j;
     index_t const left = count - 4 * j;
-    add(left > 0 ? rest[0] : 0.0F, left > 1 ? rest[1] : 0.0F, left > 2 ? rest[2] : 0.0F, 0.0F);
+    if (left > 0) sum_[0] += square(to_float(rest[0]));
+    if (left > 1) sum_[1] += square(to_float(rest[1]));
+    if (left > 2) sum_[2] += square(to_float(rest[2]));
   }
   /// In lane 0.
   [[nodiscard]] __device__ double total() const { return warp_sum((sum_[0] + sum_[1]) + (sum_[2] + sum_[3])); }
@@ -51,32 +53,35 @@ class lane_ordered_sum {
  private:
   static constexpr index_t width = warp_ordered_sum::width;
 
-  __device__ void add(float a, float b, float c, float d) {
-    sum_[0] += square(a);
-    sum_[1] += square(b);
-    sum_[2] += square(c);
-    sum_[3] += square(d);
+  template <class T, class Word>
+  __device__ void add(Word const& four) {
+    T x[4];
+    memcpy(x, &four, sizeof x);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sum_[k] += square(to_float(x[k]));
   }
   [[nodiscard]] __device__ static double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
 
   double sum_[4]{};
 };
 
-/// How the rows of a matrix lie, for loads of 16 bytes.
+/// How the rows of a matrix lie, for loads of four elements.
 enum class row_layout : std::uint8_t { strided, aligned };
 
 template <class T>
 [[nodiscard]] row_layout layout_of(matrix_view<T, device_space> v) noexcept {
-  bool const fits = v.col_stride == 1 && v.row_stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
+  bool const fits =
+      v.col_stride == 1 && v.row_stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % (4 * sizeof(T)) == 0;
   return fits ? row_layout::aligned : row_layout::strided;
 }
 
-__device__ inline void add_row_squares(lane_ordered_sum& sum, matrix_view<float const, device_space> v, index_t i,
-                                       row_layout layout, int lane) {
-  float const* const row = v.data + i * v.row_stride;
-  if (layout == row_layout::aligned) return sum.add_squares(reinterpret_cast<float4 const*>(row), v.cols, lane);
+template <class T>
+__device__ void add_row_squares(lane_ordered_sum& sum, matrix_view<T const, device_space> v, index_t i,
+                                row_layout layout, int lane) {
+  T const* const row = v.data + i * v.row_stride;
+  if (layout == row_layout::aligned) return sum.add_squares(row, v.cols, lane);
   sum.add_row(v.cols, lane, [=](index_t j) {
-    auto const x = static_cast<double>(row[j * v.col_stride]);
+    auto const x = static_cast<double>(to_float(row[j * v.col_stride]));
     return x * x;
   });
 }
@@ -101,21 +106,27 @@ void sum_row_groups(cuda_executor& exec, char const* caller, extents shape, doub
   });
 }
 
+template <class T>
+void sum_squares(cuda_executor& exec, matrix_view<T const, device_space> a, double* out) {
+  auto v = memory_order(a);
+  auto const layout = layout_of(v);
+  // Rows of whole stretches that follow each other are summed as one: more is under way at a time.
+  bool const joined = layout == row_layout::aligned && v.is_row_major() && v.cols % warp_ordered_sum::width == 0;
+  sum_row_groups(exec, "squared_norm", v.shape(), out, [=] __device__(auto& sum, index_t begin, index_t end, int lane) {
+    if (joined) return sum.add_squares(v.data + begin * v.row_stride, (end - begin) * v.cols, lane);
+    for (index_t i = begin; i < end; ++i) add_row_squares(sum, v, i, layout, lane);
+  });
+}
+
 }  // namespace detail
 
 /// As squared_norm(host_executor&, ...), with the same bits.
 inline void squared_norm(cuda_executor& exec, matrix_view<float const, device_space> a, double* out) {
-  auto v = detail::memory_order(a);
-  auto const layout = detail::layout_of(v);
-  // Rows of whole stretches that follow each other are summed as one: more is under way at a time.
-  bool const joined =
-      layout == detail::row_layout::aligned && v.is_row_major() && v.cols % detail::warp_ordered_sum::width == 0;
-  detail::sum_row_groups(exec, "squared_norm", v.shape(), out,
-                         [=] __device__(auto& sum, index_t begin, index_t end, int lane) {
-                           auto const* const rows = reinterpret_cast<float4 const*>(v.data + begin * v.row_stride);
-                           if (joined) return sum.add_squares(rows, (end - begin) * v.cols, lane);
-                           for (index_t i = begin; i < end; ++i) detail::add_row_squares(sum, v, i, layout, lane);
-                         });
+  detail::sum_squares(exec, a, out);
+}
+template <narrow_float T>
+void squared_norm(cuda_executor& exec, matrix_view<T const, device_space> a, double* out) {
+  detail::sum_squares(exec, a, out);
 }
 
 /// As row_mean_squares(host_executor&, ...), with the same means; `use` is a device function.
