@@ -68,12 +68,23 @@ void full_rank_step(lowrank::cuda_executor& exec, bench const& b, std::string co
   b.report(name, ms, bytes_each * static_cast<double>(shape.size()));
 }
 
-/// The same on bf16, rounded at random.
-template <class Optimizer>
+/// A gradient in that number format.
+template <class T>
+lowrank::matrix<T, device> random_gradient(lowrank::cuda_executor& exec, extents shape) {
+  auto const wide = random_matrix(exec, shape, 2, 1e-3F);
+  lowrank::matrix<T, device> out{shape};
+  lowrank::convert(exec, wide.view(), out.view());
+  return out;
+}
+template <class T>
+inline constexpr index_t form_of = std::same_as<T, float> ? 0 : lowrank::narrow_gradient;
+
+/// The same on bf16, rounded at random; T is the number format of the gradient.
+template <class T = float, class Optimizer>
 void full_rank_bf16(lowrank::cuda_executor& exec, bench const& b, std::string const& name, Optimizer const& optimizer,
                     extents shape, double bytes_each) {
   auto state = optimizer.init(exec, shape, 0);
-  auto const g = random_matrix(exec, shape, 2, 1e-3F);
+  auto const g = random_gradient<T>(exec, shape);
   lowrank::buffer<lowrank::bf16, device> w{shape.size()};
   lowrank::bf16_weight<device> const weight{lowrank::row_major<device>(w.data(), shape)};
   exec.reserve(optimizer.workspace_bytes(weight));
@@ -82,13 +93,13 @@ void full_rank_bf16(lowrank::cuda_executor& exec, bench const& b, std::string co
 }
 
 /// A low-rank step between refreshes, and one that refreshes.
-template <class Optimizer, class Weight>
+template <class T = float, class Optimizer, class Weight>
 void low_rank_step(lowrank::cuda_executor& exec, bench const& b, std::string const& name, Optimizer optimizer,
                    Weight const& weight, double bytes) {
   extents const shape = weight.shape();
   auto state = optimizer.init(exec, shape, 0);
-  auto const g = random_matrix(exec, shape, 2, 1e-3F);
-  exec.reserve(optimizer.workspace_bytes(weight));
+  auto const g = random_gradient<T>(exec, shape);
+  exec.reserve(optimizer.workspace_bytes(weight, form_of<T>));
   lowrank::step_options const options{.learning_rate = 1e-4F};
   auto const step = [&] { optimizer.step(exec, state, weight, std::as_const(g).view(), options); };
   step();
@@ -136,6 +147,10 @@ int main(int argc, char** argv) {
                    28);
     full_rank_bf16(exec, b, "8-bit AdamW, bf16 stochastic, 8192x8192 (12.06, guard 4)", lowrank::adamw_8bit{}, large,
                    16.06);
+    full_rank_bf16<lowrank::bf16>(exec, b, "AdamW, bf16 gradients as well, 8192x8192 (22, guard 2)", lowrank::adamw{},
+                                  large, 24);
+    full_rank_bf16<lowrank::bf16>(exec, b, "8-bit AdamW, bf16 gradients as well, 8192x8192 (10.06, guard 2)",
+                                  lowrank::adamw_8bit{}, large, 12.06);
     full_rank_step(exec, b, "8-bit AdamW, 8192x8192 (16.06, guard 4)", lowrank::adamw_8bit{}, large, 20.06);
     full_rank_step(exec, b, "4-bit AdamW, 8192x8192 (14.06, guard 4)", lowrank::adamw_4bit{}, large, 18.06);
     full_rank_step(exec, b, "AdamW, fp32, 4096x4096", lowrank::adamw{}, usual, 32);
@@ -161,12 +176,17 @@ int main(int argc, char** argv) {
         lowrank::convert(exec, std::as_const(w).view(), rows);
         low_rank_step(exec, b, title("GaLore AdamW bf16"), warm(lowrank::galore_adamw_with<warm_start>{}),
                       lowrank::bf16_weight<device>{rows}, 8 * size);
+        low_rank_step<lowrank::bf16>(exec, b, title("GaLore AdamW bf16, bf16 gradients"),
+                                     warm(lowrank::galore_adamw_with<warm_start>{}), lowrank::bf16_weight<device>{rows},
+                                     6 * size);
         low_rank_step(exec, b, title("8-bit GaLore bf16"), warm(lowrank::galore_adamw_8bit_with<warm_start>{}),
                       lowrank::bf16_weight<device>{rows}, 8 * size);
         lowrank::blockwise<lowrank::codec::affine<8>, 256, device> codes{{1, shape.size()}};
         lowrank::quantize(exec, w.data(), codes.view());
         using q_galore = lowrank::compose<lowrank::rule::adam_8bit, warm_start, lowrank::format::int4>;
         low_rank_step(exec, b, title("Q-GaLore int8"), warm(q_galore{}), lowrank::as_weight(codes, shape), 6 * size);
+        low_rank_step<lowrank::bf16>(exec, b, title("Q-GaLore int8, bf16 gradients"), warm(q_galore{}),
+                                     lowrank::as_weight(codes, shape), 4 * size);
       }
   }
   check(cudaStreamDestroy(stream));

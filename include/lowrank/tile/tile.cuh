@@ -84,7 +84,16 @@ struct warp_tile {
   [[nodiscard]] __device__ fragment load(T const* p, index_t valid) const noexcept {
     auto const raw = read(p, valid);
     fragment out;
-    each([&](std::size_t k) { out[k] = to_float(raw.element[k]); });
+    if constexpr (std::same_as<T, bf16> && items % 2 == 0) {
+      // Two in a word, each widened by one instruction; compilers take the word apart first.
+      std::uint32_t words[items / 2];
+      memcpy(words, raw.element, sizeof words);
+      each([&](std::size_t k) {
+        out[k] = std::bit_cast<float>(k % 2 == 0 ? words[k / 2] << 16 : words[k / 2] & 0xFFFF0000U);
+      });
+    } else {
+      each([&](std::size_t k) { out[k] = to_float(raw.element[k]); });
+    }
     return out;
   }
   template <class T>
@@ -203,14 +212,19 @@ struct warp_tile {
   }
   __device__ void store_stochastic(bf16* p, fragment const& f, index_t valid, rng_key const& key,
                                    std::uint64_t first) const noexcept {
-    auto const bits = random_16_of(key, first);
-    detail::lane_block<bf16, items> raw;
+    auto bits = random_16_of(key, first);
     // What stays finite whatever is added needs no look at each element.
-    if (largest_bits(f) < 0x7F7F0000U)
-      each([&](std::size_t k) {
-        raw.element[k] = bf16{static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(f[k]) + bits[k]) >> 16)};
-      });
-    else each([&](std::size_t k) { raw.element[k] = to_bf16_stochastic(f[k], bits[k]); });
+    if (largest_bits(f) < 0x7F7F0000U) each([&](std::size_t k) { bits[k] += std::bit_cast<std::uint32_t>(f[k]); });
+    else each([&](std::size_t k) { bits[k] = rounded_up(std::bit_cast<std::uint32_t>(f[k]), bits[k]); });
+    detail::lane_block<bf16, items> raw;
+    if constexpr (items % 2 == 0) {
+      std::uint32_t words[items / 2];
+#pragma unroll
+      for (std::size_t k = 0; k < items; k += 2) words[k / 2] = __byte_perm(bits[k], bits[k + 1], 0x7632);
+      memcpy(raw.element, words, sizeof words);
+    } else {
+      each([&](std::size_t k) { raw.element[k] = bf16{static_cast<std::uint16_t>(bits[k] >> 16)}; });
+    }
     write(p, raw, valid);
   }
   template <class F>
@@ -247,6 +261,12 @@ struct warp_tile {
   }
 
  private:
+  /// `to_bf16_stochastic` with the half that is dropped still there: what is no number stays what it is, and nothing becomes
+  /// infinite.
+  [[nodiscard]] __device__ static std::uint32_t rounded_up(std::uint32_t u, std::uint32_t random) noexcept {
+    std::uint32_t const magnitude = u & 0x7FFFFFFFU, kept = magnitude > 0x7F800000U ? u | 0x400000U : u;
+    return magnitude + random >= 0x7F800000U ? kept : u + random;
+  }
   /// Bits of a float as an integer that sorts like it, and back.
   [[nodiscard]] __device__ static std::int32_t ordered(std::int32_t bits) noexcept {
     return bits ^ (bits >> 31 & 0x7FFFFFFF);

@@ -150,7 +150,7 @@ def must_be_wide(kernel: str) -> list[str]:
     if "quantize<" in kernel or "quantize_stochastic<" in kernel:
         return ["wide_loads"]
     if items < 8 and "bf16_tiles" in kernel:  # four of them are 8 bytes
-        return ["wide_loads"]
+        return [] if ", bf16, bf16_tiles" in kernel else ["wide_loads"]
     return list(FLOORS)
 
 

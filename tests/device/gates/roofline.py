@@ -14,6 +14,7 @@ MOMENTS = {  # bytes of a moment, scales included
     "quantized_moment<torchao<fp8": 1 + 4 / 256,
     "quantized_moment<torchao<book4": 0.5 + 4 / 128,
 }
+GRADIENTS = {"float": 4, "bf16": 2}
 WEIGHTS = {"fp32_tiles": 8, "bf16_tiles": 4, "master_tiles": 8 + 2}  # read and written
 
 
@@ -31,10 +32,10 @@ def code_bytes(kernel: str) -> float | None:
 
 def bytes_of(kernel: str) -> float | None:
     """Bytes that a kernel must move for a parameter, each counted once; nothing for kernels whose traffic depends on shapes."""
-    if found := re.match(r"run_tiles<\d+, elementwise<(\w+), .*>::(apply|update)_opened<(.*?)(?:, (\w+_tiles)(?:<bf16>)?)?>>$", kernel):
+    if found := re.match(r"run_tiles<\d+, elementwise<(\w+), .*>::(apply|update)_opened<(.*?)(?:, (\w+), (\w+_tiles)(?:<bf16>)?)?>>$", kernel):
         moment = next((size for name, size in MOMENTS.items() if found[3].startswith(name)), 0)
         # update: gradient in, direction out; apply: gradient in, weight in and out.
-        return (8 if found[2] == "update" else 4 + WEIGHTS[found[4]]) + 2 * RULES[found[1]] * moment
+        return (8 if found[2] == "update" else GRADIENTS[found[4]] + WEIGHTS[found[5]]) + 2 * RULES[found[1]] * moment
     if re.match(r"run_line_tiles<\d+, (de)?quantize(_stochastic)?<", kernel):
         return 4 + code_bytes(kernel)
     return None

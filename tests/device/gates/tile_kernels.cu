@@ -19,10 +19,15 @@ void instantiate_rule(cuda_executor& exec, device_matrix r, device_matrix w, mat
   auto state = rule.init(exec, r.shape());
   rule.begin(exec, state, record);
   rule.update(exec, state, r, w, record);
-  if constexpr (requires { rule.apply(exec, state, r, fp32_weight<device_space>{w}.tiles({}), record); }) {
-    rule.apply(exec, state, r, fp32_weight<device_space>{w}.tiles({}), record);
-    rule.apply(exec, state, r, bf16_weight<device_space>{narrow}.tiles({}), record);
-    rule.apply(exec, state, r, master_weight<bf16, device_space>{narrow, w}.tiles({}), record);
+  if constexpr (requires(matrix_view<float const, device_space> g) {
+                  rule.apply(exec, state, g, fp32_weight<device_space>{w}.tiles({}), record);
+                }) {
+    matrix_view<float const, device_space> const g = r;
+    rule.apply(exec, state, g, fp32_weight<device_space>{w}.tiles({}), record);
+    rule.apply(exec, state, g, bf16_weight<device_space>{narrow}.tiles({}), record);
+    rule.apply(exec, state, g, master_weight<bf16, device_space>{narrow, w}.tiles({}), record);
+    matrix_view<bf16 const, device_space> const half = narrow;
+    rule.apply(exec, state, half, bf16_weight<device_space>{narrow}.tiles({}), record);
   }
   rule.reset(exec, state);
 }
