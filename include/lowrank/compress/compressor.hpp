@@ -3,13 +3,15 @@
 #pragma once
 
 #include <algorithm>
+#include <exception>
 #include <functional>
+#include <memory>
 
 #include "lowrank/compress/compressed_matrix.hpp"
 #include "lowrank/compress/matrix_collection.hpp"
 #include "lowrank/factor/factorizer.hpp"
 #include "lowrank/rank/allocation.hpp"
-#include "lowrank/spectrum/singular_values.hpp"
+#include "lowrank/spectrum/model_spectra.hpp"
 
 namespace lowrank {
 
@@ -94,16 +96,29 @@ struct compressor {
   }
 
   /// Spectra and ranks. `seen` may be empty unless the allocator sees outputs.
-  /// Cost: one values-only decomposition a matrix; memory of one matrix and its scratch.
+  /// Cost: one values-only decomposition a matrix; memory of one matrix, its scratch and the Grams of `model_spectra`.
   /// Throws: argument_error, for a matrix that is not finite (with its name) and for a budget that cannot be met.
   template <class E, matrix_collection Source>
   [[nodiscard]] compression_plan plan(E& exec, Source const& source, calibration const& seen = {},
                                       on_compression_progress const& progress = {}) const {
     check();
     std::vector<spectrum> spectra;
-    for (index_t i = 0; i < source.size(); ++i) {
+    auto const tell = [&](index_t i) {
       if (progress) progress({compression_progress::stage::spectrum, i, source.size(), source.name(i)});
-      spectra.push_back(spectrum_of(exec, source, i, seen));
+    };
+    if (options.sees == allocation_spectrum::weights) {
+      // Together, because one eigenproblem leaves threads idle.
+      matrix<float> loaded;
+      std::vector<matrix_source> each;
+      for (index_t i = 0; i < source.size(); ++i)
+        each.push_back({source.name(i), [&, i] {
+                          tell(i);
+                          loaded = read(source, i);
+                          return matrix_view<float const>(loaded.view());
+                        }});
+      spectra = model_spectra(exec, each);
+    } else {
+      for (index_t i = 0; i < source.size(); ++i) tell(i), spectra.push_back(spectrum_of(exec, source, i, seen));
     }
     return plan_of(source, std::move(spectra));
   }
@@ -132,11 +147,14 @@ struct compressor {
   template <class E, matrix_collection Source>
   [[nodiscard]] compressed_matrix make(E& exec, Source const& source, index_t i, matrix_plan const& plan,
                                        calibration const& seen = {}) const {
-    require(plan.name == source.name(i) && plan.shape == source.shape(i), "compressor::make", "the plan is for \"",
-            plan.name, "\" (", plan.shape, "), the matrix is \"", source.name(i), "\" (", source.shape(i), ")");
-    matrix<float> w = read(source, i);
+    check_plan(source, i, plan);
+    return make(exec, read(source, i), source.bias(i), plan, seen);
+  }
+  /// The same from the matrix and the bias of its layer, if it has one.
+  template <class E>
+  [[nodiscard]] compressed_matrix make(E& exec, matrix<float> w, std::vector<float> bias, matrix_plan const& plan,
+                                       calibration const& seen = {}) const {
     require_finite(w, plan.name);
-    auto bias = source.bias(i);
     if (!plan.is_cut()) return {plan, dense_matrix{std::move(w), std::move(bias)}};
     auto const known = seen_of(seen, plan.name);
     matrix_view<float const> const view = w.view();
@@ -148,17 +166,61 @@ struct compressor {
     merge(exec, pair.view(), w.view());
     return {plan, dense_matrix{std::move(w), std::move(pair.bias)}};
   }
-  /// Every matrix, each handed to `take(compressed_matrix)` as soon as it is made.
+  /// Every matrix, each handed to `take(compressed_matrix)`, in their order. Without calibration as many are made together as
+  /// the executor has threads, one thread each: half of an eigenproblem has work for one only.
+  /// Cost: memory of a matrix, its factors and its scratch; of so many where several are made together.
   template <class E, matrix_collection Source, class Take>
   void run(E& exec, Source const& source, compression_plan const& plan, Take&& take, calibration const& seen = {},
            on_compression_progress const& progress = {}) const {
-    for (index_t i = 0; i < source.size(); ++i) {
+    require<shape_error>(static_cast<index_t>(plan.matrices.size()) == source.size(), "compressor::run",
+                         "needs a plan for ", source.size(), " matrices, got ", plan.matrices.size());
+    auto const tell = [&](index_t i) {
       if (progress) progress({compression_progress::stage::factors, i, source.size(), source.name(i)});
-      take(make(exec, source, i, plan.matrices[static_cast<std::size_t>(i)], seen));
+    };
+    auto const plan_for = [&](index_t i) -> matrix_plan const& { return plan.matrices[static_cast<std::size_t>(i)]; };
+    if (seen || exec.threads() == 1) {
+      for (index_t i = 0; i < source.size(); ++i) tell(i), take(make(exec, source, i, plan_for(i), seen));
+      return;
+    }
+    std::vector<std::unique_ptr<E>> workers;
+    for (int i = 0; i < exec.threads(); ++i) workers.push_back(std::make_unique<E>(host_options{.threads = 1}));
+    std::vector<job> jobs(workers.size());
+    for (index_t begin = 0; begin < source.size(); begin += exec.threads()) {
+      index_t const count = std::min<index_t>(exec.threads(), source.size() - begin);
+      for (index_t k = 0; k < count; ++k) {
+        tell(begin + k);
+        check_plan(source, begin + k, plan_for(begin + k));
+        jobs[static_cast<std::size_t>(k)] = {read(source, begin + k), source.bias(begin + k), {}, {}};
+      }
+      exec.parallel(count, [&](index_t k) {
+        auto& one = jobs[static_cast<std::size_t>(k)];
+        try {
+          one.made = make(*workers[static_cast<std::size_t>(k)], std::move(one.weight), std::move(one.bias),
+                          plan_for(begin + k));
+        } catch (...) { one.problem = std::current_exception(); }
+      });
+      for (index_t k = 0; k < count; ++k) {
+        auto& one = jobs[static_cast<std::size_t>(k)];
+        if (one.problem) std::rethrow_exception(one.problem);
+        take(std::move(one.made));
+      }
     }
   }
 
  private:
+  /// One of the matrices that are made together.
+  struct job {
+    matrix<float> weight;
+    std::vector<float> bias;
+    compressed_matrix made;
+    std::exception_ptr problem;
+  };
+
+  template <class Source>
+  static void check_plan(Source const& source, index_t i, matrix_plan const& plan) {
+    require(plan.name == source.name(i) && plan.shape == source.shape(i), "compressor::make", "the plan is for \"",
+            plan.name, "\" (", plan.shape, "), the matrix is \"", source.name(i), "\" (", source.shape(i), ")");
+  }
   template <class Source>
   [[nodiscard]] static matrix<float> read(Source const& source, index_t i) {
     matrix<float> w{source.shape(i)};
