@@ -18,6 +18,7 @@ class double_quantized {
                 "lowrank: scales that are quantized again are one fp32 a block");
 
  public:
+  static constexpr index_t block = Block;
   using scales_type = blockwise<codec::dynamic8<>, 256, Space>;
 
   double_quantized() = default;
@@ -34,9 +35,13 @@ class double_quantized {
     return code_bytes<Codec::bits>(count) + blockwise_bytes<codec::dynamic8<>, 256>({1, blocks_of(count)}) +
            index_t{sizeof(float)};
   }
-  /// Scratch that `quantize` and `dequantize` take.
+  /// Scratch that `quantize` and `dequantize` take for all of it.
   [[nodiscard]] static constexpr index_t workspace_bytes(index_t count) noexcept {
     return 2 * scratch_bytes<float>(blocks_of(count)) + scratch_bytes<double>(1);
+  }
+  /// Scratch that `dequantize` takes for a part of `count` elements, wherever it begins.
+  [[nodiscard]] static constexpr index_t part_workspace_bytes(index_t count) noexcept {
+    return scratch_bytes<float>(blocks_of(count) + scales_type::view_type::block);
   }
 
   /// Codes of packed finite values, to nearest. Where one is not finite, *nonfinite becomes 1 and its block holds nothing
@@ -60,13 +65,27 @@ class double_quantized {
   /// values[i] = what the codes stand for.
   template <executor E>
   friend void dequantize(E& exec, double_quantized const& from, float* values) {
-    index_t const blocks = blocks_of(from.count_);
-    if (blocks == 0) return;
+    dequantize(exec, from, 0, from.count_, values);
+  }
+  /// values[i - begin] = what the codes stand for, for elements [begin, end): a panel of a matrix.
+  /// Requires: `begin` a multiple of Block.  Throws: shape_error.
+  template <executor E>
+  friend void dequantize(E& exec, double_quantized const& from, index_t begin, index_t end, float* values) {
+    require<shape_error>(0 <= begin && begin <= end && end <= from.count_ && (begin % Block == 0 || begin == end),
+                         "double_quantized", "needs a part of ", from.count_, " elements from a multiple of ", Block,
+                         ", got [", begin, ", ", end, ")");
+    if (begin == end) return;
+    // Blocks of scales are opened whole, so the first ones may belong to elements before `begin`.
+    constexpr index_t together = scales_type::view_type::block;
+    index_t const first = begin / Block, opened = first / together * together, last = blocks_of(end);
     scratch_scope const scope{exec};
-    auto const scales = take_matrix(exec, {1, blocks});
-    dequantize(exec, from.scales_.view(), scales.data);
-    add_mean(exec, scales.data, blocks, 1.0F, from.mean_.data());
-    dequantize(exec, const_cast<double_quantized&>(from).with(scales.data), values);
+    auto const scales = take_matrix(exec, {1, last - opened});
+    dequantize(exec, from.scales_.view().flat_range(opened, last), scales.data);
+    add_mean(exec, scales.data, last - opened, 1.0F, from.mean_.data());
+    auto const whole = const_cast<double_quantized&>(from).with(nullptr);
+    blockwise_view<Codec, Block, Space> const part{
+        whole.codes + code_bytes<Codec::bits>(begin), scales.data + (first - opened), {1, end - begin}, from.codec_};
+    dequantize(exec, part, values);
   }
 
   template <class F>

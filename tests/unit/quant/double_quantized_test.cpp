@@ -80,6 +80,34 @@ TEST_CASE("codes as without; a scale is the mean and the nearest of 256 steps fr
   }
 }
 
+TEST_CASE("a part is what the whole has there, wherever its scales lie, in the scratch that is said") {
+  constexpr index_t count = 70000;  // 1094 blocks, in five groups of scales
+  host_executor exec{{.threads = 2, .scratch_bytes = double_quantized<>::workspace_bytes(count)}};
+  auto const w = weights(count);
+  double_quantized<> kept{count};
+  quantize(exec, w.data(), kept);
+  matrix<float> whole{1, count};
+  dequantize(exec, kept, whole.data());
+  for (auto const& [begin, end] : {std::pair<index_t, index_t>{0, 1},
+                                   {64, 200},
+                                   {16320, 16448},
+                                   {16384, 16385},
+                                   {32704, 70000},
+                                   {69952, 70000},
+                                   {128, 128}}) {
+    CAPTURE(begin);
+    host_executor tight{{.threads = 1, .scratch_bytes = double_quantized<>::part_workspace_bytes(end - begin)}};
+    std::vector<float> part(static_cast<std::size_t>(end - begin) + 1, 7.0F);
+    dequantize(tight, kept, begin, end, part.data());
+    CHECK(std::equal(part.begin(), part.end() - 1, whole.data() + begin));
+    CHECK(part.back() == 7.0F);
+  }
+  std::vector<float> part(200);
+  CHECK_THROWS_AS(dequantize(exec, kept, 32, 64, part.data()), shape_error);
+  CHECK_THROWS_AS(dequantize(exec, kept, 69952, 70001, part.data()), shape_error);
+  CHECK_THROWS_AS(dequantize(exec, kept, 128, 64, part.data()), shape_error);
+}
+
 TEST_CASE("the second rounding costs little beside the first") {
   constexpr index_t count = 1 << 16;
   host_executor exec{{.threads = 2, .scratch_bytes = double_quantized<>::workspace_bytes(count)}};
