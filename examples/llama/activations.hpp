@@ -222,7 +222,7 @@ class activations {
         if (purpose == pass::inference) begin = 0;
         for (index_t i = 0; i < linear_roles; ++i) {
           auto const kind = plan.at(static_cast<role>(i), l);
-          index_t const rank = kind.form == linear_form::whole ? 0 : kind.rank;
+          index_t const rank = has_factors(kind.form) ? kind.rank : 0;
           index_t const others =
               kind.form == linear_form::pivoted ? linear_shape(c, static_cast<role>(i)).rows - rank : 0;
           widest_ = std::max(widest_, others);

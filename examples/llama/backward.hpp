@@ -2,6 +2,7 @@
 /// From the gradient of the logits to the gradient of every weight.
 #pragma once
 
+#include "adapting.hpp"
 #include "attention.hpp"
 #include "gradients.hpp"
 #include "linear.hpp"
@@ -20,30 +21,36 @@ struct ignore_gradients {
 
 namespace detail {
 
-template <class Executor, class T, class OnGradient>
+template <class Executor, class T, class OnGradient, class Adapters>
 class backward_pass {
  public:
   backward_pass(Executor& exec, parameters<T> const& model, token_view const& batch, activations<T>& memory,
-                gradients<T>& out, accumulation how, OnGradient& on_gradient)
+                gradients<T>& out, accumulation how, OnGradient& on_gradient, Adapters& adapters)
       : exec_{exec},
         model_{model},
         batch_{batch},
         memory_{memory},
         out_{out},
         keep_{how == accumulation::add ? T{1} : T{0}},
-        on_gradient_{on_gradient} {}
+        on_gradient_{on_gradient},
+        adapters_{adapters} {}
 
   void run() {
     auto const& c = model_.config();
     bool const tied = c.head == output_head::tied;
     auto const d_normed = memory_.scratch(c.width);
-    multiply(exec_, T{1}, as_const(memory_.logits()), model_.weight(role::head), T{0}, d_normed);
+    if (model_[index_of(c, role::head)].part == linear_part::frozen)
+      apply_frozen_transposed<Executor, T>(exec_, model_.frozen(role::embedding), as_const(memory_.logits()), T{0},
+                                           d_normed);
+    else multiply(exec_, T{1}, as_const(memory_.logits()), model_.weight(role::head), T{0}, d_normed);
     if (tied) accumulate(index_of(c, role::head), memory_.logits(), memory_.final_normed());
     else finish_linear(role::head, 0);
     normalise(role::final_norm, 0, {}, d_normed, memory_.at(c.layers).stream, memory_.final_scale());
+    adapters_.stream_gradient(exec_, c.layers, memory_.at(c.layers).stream);
     for (index_t l = c.layers; l-- > 0;) {
       feed_forward(l);
       mix(l);
+      adapters_.stream_gradient(exec_, l, memory_.at(l).stream);
     }
     scatter(tied ? T{1} : keep_);
     report(index_of(c, role::embedding));
@@ -81,10 +88,18 @@ class backward_pass {
 
   /// dX of one linear weight. One in factors gives all of its gradients at once: what is between them is written over.
   void input_gradient(role what, index_t l, lowrank::gradient_mode mode, view<T> dx) {
+    base_gradient(what, l, mode, dx);
+    adapters_.backward(exec_, what, l, as_const(memory_.input(what, l)), as_const(memory_.output(what, l)), dx);
+  }
+  void base_gradient(role what, index_t l, lowrank::gradient_mode mode, view<T> dx) {
     auto const w = model_.linear(what, l);
     auto const dy = memory_.output(what, l);
-    if (w.form == linear_form::whole)
-      return multiply(exec_, T{1}, as_const(dy), w.left, mode == lowrank::gradient_mode::add ? T{1} : T{0}, dx);
+    T const scale = adapters_.template base_scale<T>(what, l);
+    T const keep = mode == lowrank::gradient_mode::add ? T{1} : T{0};
+    if (scale != T{1}) return apply_scaled_transposed<Executor, T>(exec_, scale, w, dy, keep, dx);
+    if (w.form == linear_form::whole) return multiply(exec_, T{1}, as_const(dy), w.left, keep, dx);
+    if (w.form == linear_form::frozen)
+      return apply_frozen_transposed<Executor, T>(exec_, *w.frozen, as_const(dy), keep, dx);
     auto const wanted = [&](index_t index) { return index < 0 ? view<T>{} : out_.dense(index); };
     auto const bias = wanted(model_.bias_of(what, l));
     lowrank::layer_gradient<T> const out{
@@ -102,7 +117,12 @@ class backward_pass {
   /// dX of neighbours with the same input.
   void group_gradient(std::span<role const> group, index_t l, view<T const> stacked_weight, view<T> d_stacked,
                       view<T> dx) {
-    if (!stacked_weight.empty()) return multiply(exec_, T{1}, as_const(d_stacked), stacked_weight, T{0}, dx);
+    if (!stacked_weight.empty() && !adapters_.scales_base()) {
+      multiply(exec_, T{1}, as_const(d_stacked), stacked_weight, T{0}, dx);
+      for (role const what : group)
+        adapters_.backward(exec_, what, l, as_const(memory_.input(what, l)), as_const(memory_.output(what, l)), dx);
+      return;
+    }
     using lowrank::gradient_mode;
     for (role const what : group)
       input_gradient(what, l, what == group[0] ? gradient_mode::overwrite : gradient_mode::add, dx);
@@ -111,6 +131,7 @@ class backward_pass {
   /// with the weight as it was.
   void finish_linear(role what, index_t l) {
     index_t const index = index_of(model_.config(), what, l);
+    bool const frozen = model_[index].part == linear_part::frozen;
     bool const whole = model_[index].part == linear_part::whole;
     if (whole) {
       auto const f = factors_of(memory_, model_[index]);
@@ -120,7 +141,7 @@ class backward_pass {
     if (what == role::head) return;
     if (index_t const right = model_.right_of(what, l); right >= 0) report(right);
     if (index_t const bias = model_.bias_of(what, l); bias >= 0) {
-      if (whole && out_.form(bias) == gradient_form::dense)
+      if ((whole || frozen) && out_.form(bias) == gradient_form::dense)
         bias_gradient<Executor, T>(exec_, memory_.output(what, l), keep_, out_.dense(bias));
       report(bias);
     }
@@ -165,6 +186,7 @@ class backward_pass {
   gradients<T>& out_;
   T keep_;
   OnGradient& on_gradient_;
+  Adapters& adapters_;
 };
 
 }  // namespace detail
@@ -175,10 +197,12 @@ class backward_pass {
 /// not reported. Afterwards the activations hold gradients: one backward pass a forward pass.
 /// Cost: twice the flops of `forward`, less m n a token for each m x n weight without a dense gradient; nothing is
 /// allocated.
+/// Adapters compute their own gradients in the same pass; they need those of no weight.
 /// Throws: shape_error, argument_error, state_error.
-template <class Executor, class T, class OnGradient = ignore_gradients>
+template <class Executor, class T, class OnGradient = ignore_gradients, class Adapters = no_adapters>
 void backward(Executor& exec, parameters<T> const& model, token_view const& batch, activations<T>& memory,
-              gradients<T>& out, accumulation how = accumulation::overwrite, OnGradient&& on_gradient = {}) {
+              gradients<T>& out, accumulation how = accumulation::overwrite, OnGradient&& on_gradient = {},
+              Adapters&& adapters = {}) {
   lowrank::require<lowrank::state_error>(memory.purpose() == pass::training, "llama::backward",
                                          "needs activations made for training");
   lowrank::require<lowrank::shape_error>(batch.sequences == memory.sequences() && batch.length == memory.length(),
@@ -187,8 +211,8 @@ void backward(Executor& exec, parameters<T> const& model, token_view const& batc
                                          batch.length);
   lowrank::require(how == accumulation::overwrite || !out.shares_memory(), "llama::backward",
                    "cannot add to dense gradients that share one buffer");
-  detail::backward_pass<Executor, T, std::remove_reference_t<OnGradient>>{exec, model, batch,      memory,
-                                                                          out,  how,   on_gradient}
+  detail::backward_pass<Executor, T, std::remove_reference_t<OnGradient>, std::remove_reference_t<Adapters>>{
+      exec, model, batch, memory, out, how, on_gradient, adapters}
       .run();
 }
 

@@ -104,16 +104,20 @@ void cached_attention(Executor& exec, kv_cache<T>& cache, index_t l) {
   });
 }
 
-template <class Executor, class T>
-void next_linear(Executor& exec, parameters<T> const& model, role what, index_t l, activations<T>& memory) {
+template <class Executor, class T, class Adapters>
+void next_linear(Executor& exec, parameters<T> const& model, role what, index_t l, activations<T>& memory,
+                 Adapters& adapters) {
   auto const x = memory.input(what, l), y = memory.output(what, l);
-  if (x.rows == 1) apply_linear_to_row(exec, model.linear(what, l), x.data, memory.inner(what, l).data, y.data);
-  else forward_linear(exec, model, what, {l, l}, memory);
+  auto const w = model.linear(what, l);
+  if (x.rows > 1 || w.form == linear_form::frozen || adapters.scales_base())
+    return forward_linear(exec, model, what, {l, l}, memory, adapters);
+  apply_linear_to_row(exec, w, x.data, memory.inner(what, l).data, y.data);
+  adapt(exec, what, {l, l}, memory, adapters);
 }
 
 /// The layers, for tokens whose embeddings are in the stream of the first one.
-template <class Executor, class T>
-void cached_layers(Executor& exec, parameters<T> const& model, kv_cache<T>& cache) {
+template <class Executor, class T, class Adapters>
+void cached_layers(Executor& exec, parameters<T> const& model, kv_cache<T>& cache, Adapters& adapters) {
   auto& memory = cache.memory();
   auto const& c = memory.config();
   for (index_t l = 0; l < c.layers; ++l) {
@@ -121,15 +125,15 @@ void cached_layers(Executor& exec, parameters<T> const& model, kv_cache<T>& cach
     if (l == 0)
       rms_norm<Executor, T>(exec, {}, layer.stream, model.weight(role::attention_norm, l), c.epsilon, layer.normed,
                             layer.scale);
-    for (role const what : attention_inputs) next_linear(exec, model, what, l, memory);
+    for (role const what : attention_inputs) next_linear(exec, model, what, l, memory, adapters);
     remember(exec, cache, l);
     cached_attention(exec, cache, l);
-    next_linear(exec, model, role::attention_output, l, memory);
+    next_linear(exec, model, role::attention_output, l, memory, adapters);
     rms_norm<Executor, T>(exec, layer.stream, layer.middle, model.weight(role::mlp_norm, l), c.epsilon,
                           layer.middle_normed, layer.middle_scale);
-    for (role const what : feed_forward_inputs) next_linear(exec, model, what, l, memory);
+    for (role const what : feed_forward_inputs) next_linear(exec, model, what, l, memory, adapters);
     swiglu<Executor, T>(exec, layer.gate_up, layer.active);
-    next_linear(exec, model, role::down, l, memory);
+    next_linear(exec, model, role::down, l, memory, adapters);
     norm_after(exec, model, l, memory);
   }
 }
@@ -140,9 +144,9 @@ void cached_layers(Executor& exec, parameters<T> const& model, kv_cache<T>& cach
 /// `forward` over the whole text; they are overwritten by the next call.
 /// Cost: 2 (linear weights) flops a token and 4 length width layers for attention; nothing is allocated.
 /// Throws: argument_error, shape_error when the cache is too short, state_error.
-template <class Executor, class T>
+template <class Executor, class T, class Adapters = no_adapters>
 std::span<T const> advance(Executor& exec, parameters<T> const& model, kv_cache<T>& cache,
-                           std::span<std::int32_t const> tokens) {
+                           std::span<std::int32_t const> tokens, Adapters&& adapters = {}) {
   auto& memory = cache.memory();
   auto const& c = model.config();
   auto const count = static_cast<index_t>(tokens.size());
@@ -159,15 +163,20 @@ std::span<T const> advance(Executor& exec, parameters<T> const& model, kv_cache<
     index_t const part = std::min(count - done, memory.longest());
     memory.shape_to(1, part);
     token_view const next{tokens.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(part)), 1, part};
-    detail::embed<Executor, T>(exec, model.weight(role::embedding), next, memory.at(0).stream);
-    detail::cached_layers(exec, model, cache);
+    detail::embed<Executor, T>(exec, model, next, memory.at(0).stream);
+    detail::cached_layers(exec, model, cache, adapters);
     cache.grow(part);
     done += part;
   }
   index_t const last = memory.tokens() - 1;
   T* const logits = memory.logits().data;
-  detail::each_row_product<Executor, T>(exec, model.weight(role::head), &memory.final_normed()(last, 0),
-                                        [=](index_t token, T value) { logits[token] = value; });
+  auto const head = model.weight(role::head);
+  if (head.empty())
+    detail::head<Executor, T>(exec, model, memory.final_normed().row_range(last, last + 1),
+                              lowrank::row_major(logits, {1, c.vocabulary}));
+  else
+    detail::each_row_product<Executor, T>(exec, head, &memory.final_normed()(last, 0),
+                                          [=](index_t token, T value) { logits[token] = value; });
   return {logits, static_cast<std::size_t>(c.vocabulary)};
 }
 
@@ -179,9 +188,9 @@ struct decoding {
 /// Adds up to options.draw.count tokens to `text`, which begins with what the cache holds already; a stop token is added
 /// too. The same seed gives the same text.
 /// Throws: argument_error, before anything is added; shape_error when the cache is too short.
-template <class Executor, class T>
+template <class Executor, class T, class Adapters = no_adapters>
 void generate(Executor& exec, parameters<T> const& model, kv_cache<T>& cache, std::vector<std::int32_t>& text,
-              decoding const& options) {
+              decoding const& options, Adapters&& adapters = {}) {
   auto const length = static_cast<index_t>(text.size());
   check(options.draw);
   lowrank::require(length > cache.length(), "llama::generate", "needs a token behind the ", cache.length(),
@@ -194,8 +203,9 @@ void generate(Executor& exec, parameters<T> const& model, kv_cache<T>& cache, st
   text.reserve(text.size() + static_cast<std::size_t>(options.draw.count));
   lowrank::rng_key const key{.seed = options.draw.seed, .tensor = 0xFFFFFF, .purpose = lowrank::rng_purpose::data};
   for (index_t n = 0; n < options.draw.count; ++n) {
-    auto const logits = advance(exec, model, cache,
-                                std::span<std::int32_t const>{text}.subspan(static_cast<std::size_t>(cache.length())));
+    auto const logits =
+        advance(exec, model, cache,
+                std::span<std::int32_t const>{text}.subspan(static_cast<std::size_t>(cache.length())), adapters);
     text.push_back(sample_token<T>(logits, options.draw, lowrank::uniform(key, static_cast<std::uint64_t>(n)), order));
     if (text.back() == options.stop) break;
   }

@@ -4,6 +4,7 @@
 
 #include "demo_plots.hpp"
 #include "demo_report.hpp"
+#include "page_head.hpp"
 
 namespace llama {
 
@@ -113,15 +114,8 @@ inline void write_page(std::filesystem::path const& page, demo_settings const& s
   std::filesystem::create_directories(folder);
   auto const figures = detail::figures(folder, runs);
   std::ofstream out{page};
-  out << "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>lowrank: training side by "
-         "side</title><style>body{font:15px/1.5 sans-serif;"
-         "max-width:1340px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse}td,th{padding:.25em "
-         "1em;border-bottom:1px solid "
-         "#ddd;text-align:right}td:first-child{text-align:left;white-space:nowrap}div{overflow-x:auto}figure{display:"
-         "inline-block;vertical-align:top;max-width:640px;margin:1em 1em 1em 0}figcaption{font-weight:600}"
-         "pre{background:#f6f6f4;padding:1em;white-space:pre-wrap}</style><h1>The same model, trained side by "
-         "side</h1><p>"
-      << runs.front().parameters << " parameters: width " << s.model.width << ", " << s.model.layers
+  write_page_head(out, "lowrank: training side by side", "The same model, trained side by side");
+  out << "<p>" << runs.front().parameters << " parameters: width " << s.model.width << ", " << s.model.layers
       << " layers, feed-forward " << s.model.ffn << ", sequence " << s.model.sequence << "; " << s.steps << " steps of "
       << runs.front().tokens_per_step << " bytes of "
       << detail::escaped(std::filesystem::path{s.text}.filename().string()) << "; seed " << s.seed << "; "

@@ -37,6 +37,7 @@ struct drawing {
 struct curve {
   std::string title;
   std::vector<std::pair<double, double>> points;
+  std::vector<double> errors{};  ///< half a bar at each point; none where it is empty
 };
 struct plot_axes {
   std::string x, y;
@@ -57,16 +58,21 @@ struct plot_axes {
   std::string data, plotted;
   std::size_t shown = 0, longest = 0;
   for (std::size_t k = 0; k < curves.size(); ++k) {
-    auto const& [title, points] = curves[k];
+    auto const& [title, points, errors] = curves[k];
     if (points.empty()) continue;
     auto const name = "$c" + std::to_string(k);
     data += name + " << EOD\n";
-    for (auto const& [x, y] : points) data += std::to_string(x) + " " + std::to_string(y) + "\n";
+    for (std::size_t i = 0; i < points.size(); ++i)
+      data += std::to_string(points[i].first) + " " + std::to_string(points[i].second) + " " +
+              std::to_string(i < errors.size() ? errors[i] : 0.0) + "\n";
     data += "EOD\n";
     plotted += (plotted.empty() ? "plot " : ", ") + name + " using 1:2 with " +
                (points.size() > many_points ? "lines" : "linespoints pt 7 ps 0.4") + " lw 2 lc rgb '" +
                colours[k % std::size(colours)] + "' dt " + std::to_string(k / std::size(colours) + 1) + " title '" +
                title + "'";
+    if (!errors.empty())
+      plotted += ", " + name + " using 1:2:3 with yerrorbars pt 7 ps 0.4 lc rgb '" + colours[k % std::size(colours)] +
+                 "' notitle";
     ++shown;
     longest = std::max(longest, title.size());
   }

@@ -32,10 +32,9 @@ class gradients {
     shares_memory_ = where.largest_shared > 0;
     memory_ = lowrank::buffer<T>{where.own + where.largest_shared};
   }
-  /// All dense.
+  /// All dense, except of what is frozen in codes.
   explicit gradients(parameters<T> const& model, gradient_storage storage = gradient_storage::kept)
-      : gradients{model, std::vector<gradient_form>(static_cast<std::size_t>(model.count()), gradient_form::dense),
-                  storage} {}
+      : gradients{model, all_dense(model.list()), storage} {}
 
   [[nodiscard]] gradient_form form(index_t index) const noexcept { return forms_[static_cast<std::size_t>(index)]; }
   [[nodiscard]] gradient_storage storage() const noexcept { return storage_; }
@@ -63,6 +62,12 @@ class gradients {
     std::vector<slot> slots;
     index_t own{}, largest_shared{};  ///< elements
   };
+  [[nodiscard]] static std::vector<gradient_form> all_dense(std::span<parameter const> list) {
+    std::vector<gradient_form> out;
+    for (auto const& p : list)
+      out.push_back(p.part == linear_part::frozen ? gradient_form::none : gradient_form::dense);
+    return out;
+  }
   [[nodiscard]] static index_t rounded(index_t count) noexcept { return (count + 15) / 16 * 16; }
   /// The shared buffer comes last.
   [[nodiscard]] static layout layout_of(std::span<parameter const> list, std::span<gradient_form const> forms,
@@ -74,6 +79,8 @@ class gradients {
     for (std::size_t i = 0; i < list.size(); ++i) {
       lowrank::require(forms[i] != gradient_form::factored || list[i].is_linear(), "llama::gradients",
                        "only whole linear weights have factored gradients, got ", list[i].name);
+      lowrank::require(forms[i] == gradient_form::none || list[i].part != linear_part::frozen, "llama::gradients",
+                       "what is frozen in codes has no gradient, got ", list[i].name);
       out.slots.push_back({-1, list[i].shape});
       if (forms[i] != gradient_form::dense) continue;
       index_t const size = list[i].shape.size();

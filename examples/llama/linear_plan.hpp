@@ -1,5 +1,5 @@
 /// @file
-/// How each linear weight of a model is kept: whole, or as the factors that compression left.
+/// How each linear weight of a model is kept: whole, as the factors that compression left, or frozen in codes.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "config.hpp"
+#include "lowrank/adapt/frozen_matrix.hpp"
 #include "lowrank/factor/pivoted.hpp"
 
 namespace llama {
@@ -34,14 +35,18 @@ inline constexpr std::array attention_inputs{role::query, role::key, role::value
 inline constexpr std::array feed_forward_inputs{role::gate, role::up};
 
 /// whole: W, m x n. factors: W = U V with U m x r and V r x n. pivoted: V holds r of W's rows, the others are C V with C
-/// (m - r) x r, and an order says which row is where.
-enum class linear_form : std::uint8_t { whole, factors, pivoted };
+/// (m - r) x r, and an order says which row is where. frozen: W in a format of its own, which no gradient reaches.
+enum class linear_form : std::uint8_t { whole, factors, pivoted, frozen };
+[[nodiscard]] constexpr bool has_factors(linear_form form) noexcept {
+  return form == linear_form::factors || form == linear_form::pivoted;
+}
 enum class bias_term : std::uint8_t { none, added };
 
 struct linear_kind {
   linear_form form{linear_form::whole};
   index_t rank{};  ///< of factors and pivoted
   bias_term bias{bias_term::none};
+  lowrank::adapt::frozen_format format{};  ///< of frozen
 
   friend constexpr bool operator==(linear_kind const&, linear_kind const&) = default;
 };
@@ -62,15 +67,22 @@ struct linear_kind {
   }
 }
 
-/// One kind for each linear weight of the layers; all whole unless set. The head is always whole.
+/// One kind for each linear weight of the layers, and whether the embedding is frozen; all whole unless set. A head of its
+/// own is always whole.
 class linear_plan {
  public:
   [[nodiscard]] linear_kind at(role what, index_t layer) const noexcept {
+    if (what == role::embedding) return embedding_;
+    if (static_cast<index_t>(what) >= linear_roles) return {};
     auto const place = static_cast<std::size_t>(layer * linear_roles + static_cast<index_t>(what));
     return place < kinds_.size() ? kinds_[place] : linear_kind{};
   }
-  /// Throws: argument_error for a role that is no linear weight of a layer.
+  /// Throws: argument_error for a role that is no linear weight of a layer, except for an embedding that is frozen.
   void set(role what, index_t layer, linear_kind kind) {
+    if (what == role::embedding && kind.form == linear_form::frozen && kind.bias == bias_term::none) {
+      embedding_ = kind;
+      return;
+    }
     lowrank::require(static_cast<index_t>(what) < linear_roles && layer >= 0, "llama::linear_plan",
                      "needs a linear weight of a layer, got role ", static_cast<int>(what), " of layer ", layer);
     auto const place = static_cast<std::size_t>(layer * linear_roles + static_cast<index_t>(what));
@@ -86,14 +98,15 @@ class linear_plan {
       lowrank::require(kind == linear_kind{} || static_cast<index_t>(place) < linear_roles * c.layers,
                        "llama::linear_plan", "has a kind for layer ", static_cast<index_t>(place) / linear_roles,
                        " of a model with ", c.layers);
-      lowrank::require(
-          kind.form == linear_form::whole || (kind.rank > 0 && kind.rank <= std::min(shape.rows, shape.cols)),
-          "llama::linear_plan", "the rank of a ", shape, " weight must be in [1, ", std::min(shape.rows, shape.cols),
-          "], got ", kind.rank);
+      lowrank::require(kind.form == linear_form::whole || kind.form == linear_form::frozen ||
+                           (kind.rank > 0 && kind.rank <= std::min(shape.rows, shape.cols)),
+                       "llama::linear_plan", "the rank of a ", shape, " weight must be in [1, ",
+                       std::min(shape.rows, shape.cols), "], got ", kind.rank);
     }
   }
 
  private:
+  linear_kind embedding_;
   std::vector<linear_kind> kinds_;
 };
 
@@ -107,6 +120,7 @@ struct linear_weight {
   view right;                           ///< empty, or V, or the pivot rows
   view bias;                            ///< 1 x m, or empty
   std::span<std::int32_t const> order;  ///< pivoted: which row of W the pivots are, then which the others
+  lowrank::adapt::frozen_matrix const* frozen{};
 
   [[nodiscard]] std::span<T const> biases() const noexcept {
     return {bias.data, static_cast<std::size_t>(bias.size())};

@@ -21,9 +21,10 @@ struct batch_view {
 };
 
 /// Mean loss of a batch, without gradients.
-template <class Executor, class T>
-double mean_loss(Executor& exec, parameters<T> const& model, batch_view const& batch, activations<T>& memory) {
-  forward(exec, model, batch.inputs, memory);
+template <class Executor, class T, class Adapters = no_adapters>
+double mean_loss(Executor& exec, parameters<T> const& model, batch_view const& batch, activations<T>& memory,
+                 Adapters&& adapters = {}) {
+  forward(exec, model, batch.inputs, memory, adapters);
   return cross_entropy(exec, memory, batch.targets, {});
 }
 
@@ -33,12 +34,13 @@ struct training_options {
 };
 
 /// Mean loss of a batch and the gradients of scale times it.
-template <class Executor, class T, class OnGradient = ignore_gradients>
+template <class Executor, class T, class OnGradient = ignore_gradients, class Adapters = no_adapters>
 double loss_and_gradients(Executor& exec, parameters<T> const& model, batch_view const& batch, activations<T>& memory,
-                          gradients<T>& out, training_options const& options = {}, OnGradient&& on_gradient = {}) {
-  forward(exec, model, batch.inputs, memory);
+                          gradients<T>& out, training_options const& options = {}, OnGradient&& on_gradient = {},
+                          Adapters&& adapters = {}) {
+  forward(exec, model, batch.inputs, memory, adapters);
   double const loss = cross_entropy(exec, memory, batch.targets, {.scale = options.scale});
-  backward(exec, model, batch.inputs, memory, out, options.how, on_gradient);
+  backward(exec, model, batch.inputs, memory, out, options.how, on_gradient, adapters);
   return loss;
 }
 

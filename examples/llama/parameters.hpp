@@ -19,8 +19,8 @@ template <class T>
 using view = lowrank::matrix_view<T>;
 
 /// Which tensor of a linear weight: all of it, or the left factor (U, or coefficients), the right one (V, or pivot rows),
-/// the bias. See `linear_plan`.
-enum class linear_part : std::uint8_t { whole, left, right, bias };
+/// the bias; frozen: all of it, in memory of its own. See `linear_plan`.
+enum class linear_part : std::uint8_t { whole, left, right, bias, frozen };
 
 /// Where it is and what it is called. Norm gains have one row.
 struct parameter {
@@ -65,13 +65,14 @@ struct parameter {
   index_t offset = 0;
   auto const add = [&](std::string name, role what, index_t layer, lowrank::extents shape) {
     list.push_back({std::move(name), what, layer, shape, offset});
-    offset += shape.size();
+    if (plan.at(what, layer).form == linear_form::frozen) list.back().part = linear_part::frozen;
+    else offset += shape.size();
   };
   auto const add_linear = [&](std::string const& name, role what, index_t layer) {
     auto const shape = linear_shape(c, what);
     auto const kind = plan.at(what, layer);
     bool const pivoted = kind.form == linear_form::pivoted;
-    if (kind.form == linear_form::whole) {
+    if (kind.form == linear_form::whole || kind.form == linear_form::frozen) {
       add(name + ".weight", what, layer, shape);
     } else {
       add(name + (pivoted ? ".coefficients" : ".U") + ".weight", what, layer,
@@ -116,7 +117,8 @@ class parameters {
  public:
   explicit parameters(llama::config const& c, linear_plan plan = {})
       : config_{c}, plan_{std::move(plan)}, list_{parameter_list(c, plan_)} {
-    storage_ = lowrank::buffer<T>{list_.back().offset + list_.back().shape.size()};
+    auto const& last = list_.back();
+    storage_ = lowrank::buffer<T>{last.offset + (last.part == linear_part::frozen ? 0 : last.shape.size())};
     places_.resize(static_cast<std::size_t>(linear_roles * c.layers));
     for (index_t i = 0; i < count(); ++i) {
       auto const& p = (*this)[i];
@@ -150,7 +152,35 @@ class parameters {
   [[nodiscard]] linear_weight<T> linear(role what, index_t layer) const noexcept {
     auto const& at = place(what, layer);
     auto const of = [&](index_t index) { return index < 0 ? view<T const>{} : weight(index); };
-    return {plan_.at(what, layer).form, weight(index_of(config_, what, layer)), of(at.right), of(at.bias), at.order};
+    return {plan_.at(what, layer).form,
+            weight(index_of(config_, what, layer)),
+            of(at.right),
+            of(at.bias),
+            at.order,
+            &at.frozen};
+  }
+  /// A weight that the plan freezes; empty until it is put there.
+  [[nodiscard]] lowrank::adapt::frozen_matrix const& frozen(role what, index_t layer = 0) const noexcept {
+    return what == role::embedding ? embedding_ : place(what, layer).frozen;
+  }
+  /// Throws: argument_error unless T is float, shape_error.
+  void freeze(role what, index_t layer, lowrank::adapt::frozen_matrix w) {
+    auto const& p = (*this)[index_of(config_, what, layer)];
+    lowrank::require(
+        std::same_as<T, float> && p.part == linear_part::frozen && plan_.at(what, layer).format == w.format(),
+        "llama::parameters", "\"", p.name, "\" is not kept in fp32 arithmetic as ", name(w.format()));
+    lowrank::require<lowrank::shape_error>(p.shape == w.shape(), "llama::parameters", "\"", p.name, "\" is ", p.shape,
+                                           ", got ", w.shape());
+    (what == role::embedding ? embedding_ : place(what, layer).frozen) = std::move(w);
+  }
+  /// Scratch that passes take for frozen weights.
+  [[nodiscard]] index_t workspace_bytes() const noexcept {
+    index_t most = 0;
+    for (auto const& p : list_)
+      if (p.part == linear_part::frozen)
+        most =
+            std::max(most, lowrank::adapt::frozen_matrix::workspace_bytes(p.shape, plan_.at(p.what, p.layer).format));
+    return most;
   }
   /// Query, key and value as one matrix: (width + 2 kv_width) x width. Empty unless all three are whole.
   [[nodiscard]] view<T const> query_key_value(index_t layer) const noexcept {
@@ -160,14 +190,19 @@ class parameters {
   [[nodiscard]] view<T const> gate_up(index_t layer) const noexcept {
     return stacked(feed_forward_inputs, layer, 2 * config_.ffn);
   }
-  /// Every element of every parameter, in the order of the list.
+  /// Every element of every parameter that is not frozen, in the order of the list.
   [[nodiscard]] std::span<T> flat() noexcept { return storage_.span(); }
   [[nodiscard]] std::span<T const> flat() const noexcept { return storage_.span(); }
-  [[nodiscard]] index_t bytes() const noexcept { return storage_.bytes(); }
+  [[nodiscard]] index_t bytes() const noexcept {
+    index_t sum = storage_.bytes() + embedding_.bytes();
+    for (auto const& at : places_) sum += at.frozen.bytes();
+    return sum;
+  }
 
  private:
   template <class U>
   static view<U> at(U* data, parameter const& p) noexcept {
+    if (p.part == linear_part::frozen) return {};
     return lowrank::row_major(data + p.offset, p.shape);
   }
   view<T const> stacked(std::span<role const> group, index_t layer, index_t rows) const noexcept {
@@ -180,6 +215,7 @@ class parameters {
   struct places {
     index_t right{-1}, bias{-1};
     std::vector<std::int32_t> order;
+    lowrank::adapt::frozen_matrix frozen;
   };
   places& place(role what, index_t layer) noexcept {
     return places_[static_cast<std::size_t>(layer * linear_roles + static_cast<index_t>(what))];
@@ -192,6 +228,7 @@ class parameters {
   linear_plan plan_;
   std::vector<parameter> list_;
   std::vector<places> places_;
+  lowrank::adapt::frozen_matrix embedding_;
   lowrank::buffer<T> storage_;
 };
 

@@ -77,14 +77,16 @@ inline void print_rows(char const* heading, std::vector<compression_row> const& 
 inline void print_tuned(char const* heading, std::vector<tuning_result> const& rows) {
   if (rows.empty()) return;
   if (*heading != 0)
-    std::printf("\n%-22s %8s %5s %8s %8s %9s %12s %12s %10s\n", heading, "rate", "order", "before", "after", "tokens/s",
-                "trained", "grad+state", "opt share");
+    std::printf("\n%-22s %8s %5s %8s %8s %9s %12s %12s %10s %12s\n", heading, "rate", "order", "before", "after",
+                "tokens/s", "trained", "grad+state", "opt share", "weights");
   for (auto const& r : rows)
-    std::printf("%-22s %8.1e %5lu %8.2f %8.2f %9.1f %12ld %12s %9.1f%%\n",
-                (std::string{name(r.settings.scope)} + " " + r.settings.optimizer).c_str(), r.settings.rate,
-                static_cast<unsigned long>(r.settings.seed), r.before, r.after, r.tokens_per_second(),
+    std::printf("%-22s %8.1e %5lu %8.2f %8.2f %9.1f %12ld %12s %9.1f%% %12s\n",
+                (std::string{name(r.settings.scope)} + " " + r.settings.optimizer +
+                 (r.settings.frozen ? " over " + std::string{name(*r.settings.frozen)} : ""))
+                    .c_str(),
+                r.settings.rate, static_cast<unsigned long>(r.settings.seed), r.before, r.after, r.tokens_per_second(),
                 static_cast<long>(r.trained), llama::mebibytes(r.gradient_bytes + r.optimizer_bytes).c_str(),
-                100 * r.optimizer_seconds / r.seconds());
+                100 * r.optimizer_seconds / r.seconds(), llama::mebibytes(r.weight_bytes).c_str());
 }
 
 [[nodiscard]] inline nlohmann::json to_json(settings const& s, findings const& f) {
@@ -137,6 +139,8 @@ inline void print_tuned(char const* heading, std::vector<tuning_result> const& r
                       {"backward_seconds", r.backward_seconds},
                       {"optimizer_seconds", r.optimizer_seconds},
                       {"trained", r.trained},
+                      {"frozen", r.settings.frozen ? name(*r.settings.frozen) : "as loaded"},
+                      {"weight_bytes", r.weight_bytes},
                       {"gradient_bytes", r.gradient_bytes},
                       {"optimizer_bytes", r.optimizer_bytes},
                       {"activation_bytes", r.activation_bytes},

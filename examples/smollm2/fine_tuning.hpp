@@ -2,14 +2,14 @@
 /// Fine-tuning a compressed model: all of it, or its low-rank components alone.
 #pragma once
 
-#include <numeric>
-
+#include "llama/frozen_model.hpp"
 #include "llama/model.hpp"
 #include "llama/progress.hpp"
 #include "lowrank/compress/lrc_finetune.hpp"
 #include "lowrank/optim/parameter_set.hpp"
 #include "lowrank/optim/presets.hpp"
 #include "lowrank/optim/schedule.hpp"
+#include "shuffled.hpp"
 #include "windows.hpp"
 
 namespace smollm2 {
@@ -46,6 +46,7 @@ enum class announcement : std::uint8_t { none, bar };
 
 struct tuning_settings {
   tuning_scope scope{tuning_scope::low_rank_components};
+  llama::frozen_choice frozen{};  ///< how matrices are kept that do not learn; as they are unless it is said
   std::string optimizer{"adamw"};
   double rate{1e-4};
   index_t steps{150}, batch{2}, length{128};
@@ -60,7 +61,7 @@ struct tuning_result {
   std::vector<double> losses;
   std::vector<std::pair<double, double>> curve;  ///< seconds of training, perplexity
   double forward_seconds{}, backward_seconds{}, optimizer_seconds{};
-  index_t trained{}, gradient_bytes{}, optimizer_bytes{}, activation_bytes{};
+  index_t trained{}, weight_bytes{}, gradient_bytes{}, optimizer_bytes{}, activation_bytes{};
 
   [[nodiscard]] double seconds() const noexcept { return forward_seconds + backward_seconds + optimizer_seconds; }
   [[nodiscard]] double tokens_per_second() const noexcept {
@@ -68,23 +69,35 @@ struct tuning_result {
   }
 };
 
-/// Trains `model` on consecutive pieces of `text`, in an order that the seed gives, and measures it on `scored`.
+/// `model` with those matrices in `format` that do not learn when only low-rank components do: N-LRC ones and the embedding.
+template <class Executor>
+[[nodiscard]] llama::parameters<float> with_frozen_rest(Executor& exec, llama::parameters<float> const& model,
+                                                        std::span<lowrank::matrix_plan const> plans,
+                                                        lowrank::adapt::frozen_format format) {
+  lowrank::lrc_mask const mask{plans};
+  return llama::frozen_in(exec, model, [&](llama::parameter const& p) {
+    return mask.trains(p.name, p.shape) ? std::nullopt : llama::frozen_choice{format};
+  });
+}
+
+/// Trains `model` on consecutive pieces of `text`, in an order that the seed gives, and measures it on `scored`. With
+/// `settings.frozen`, what does not learn goes into that format first, for good.
 template <class Executor>
 [[nodiscard]] tuning_result fine_tune(Executor& exec, llama::parameters<float>& model,
                                       std::span<lowrank::matrix_plan const> plans, std::span<std::int32_t const> text,
                                       windows const& scored, tuning_settings const& settings) {
+  if (settings.frozen) {
+    lowrank::require(
+        settings.scope == tuning_scope::low_rank_components, "smollm2::fine_tune",
+        "cannot freeze what shall learn: with a format for frozen matrices, only low-rank components train");
+    model = with_frozen_rest(exec, model, plans, *settings.frozen);
+  }
   tuning_result out;
   out.settings = settings;
   index_t const piece = settings.batch * settings.length, pieces = (static_cast<index_t>(text.size()) - 1) / piece;
   lowrank::require(settings.steps > 0 && pieces > 0, "smollm2::fine_tune", "needs a text of more than ", piece,
                    " tokens, got ", text.size());
-  std::vector<index_t> order(static_cast<std::size_t>(pieces));
-  std::iota(order.begin(), order.end(), index_t{0});
-  if (settings.seed > 0)
-    for (std::size_t i = order.size(); i-- > 1;) {
-      auto const word = lowrank::random_word({.seed = settings.seed, .purpose = lowrank::rng_purpose::data}, i);
-      std::swap(order[i], order[word % (i + 1)]);
-    }
+  auto const order = shuffled(pieces, {.seed = settings.seed, .purpose = lowrank::rng_purpose::data});
 
   lowrank::lrc_mask const mask{plans};
   std::vector<llama::gradient_form> forms;
@@ -104,7 +117,8 @@ template <class Executor>
   llama::activations<float> memory{model.config(), settings.batch, settings.length, llama::pass::training,
                                    model.plan()};
   llama::activations<float> reading{model.config(), 1, scored.length(), llama::pass::inference, model.plan()};
-  exec.reserve(set.workspace_bytes());
+  exec.reserve(std::max(set.workspace_bytes(), model.workspace_bytes()));
+  out.weight_bytes = model.bytes();
   out.gradient_bytes = gradients.bytes();
   out.optimizer_bytes = set.bytes();
   out.activation_bytes = memory.bytes();

@@ -6,6 +6,7 @@
 
 #include "findings.hpp"
 #include "llama/demo_page.hpp"
+#include "llama/page_head.hpp"
 
 namespace smollm2 {
 
@@ -142,13 +143,8 @@ inline void write_page(std::filesystem::path const& page, settings const& s, fin
   figure("Fine-tuning: perplexity over seconds of training", detail::tuning_curves(f), "tuning");
 
   std::ofstream out{page};
-  out << "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>lowrank: compressing a language model</title>"
-         "<style>body{font:15px/1.5 sans-serif;max-width:1340px;margin:2em auto;padding:0 1em;color:#222}"
-         "table{border-collapse:collapse}td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}"
-         "td:first-child,th:first-child{text-align:left;white-space:nowrap}div{overflow-x:auto}figure{display:"
-         "inline-block;vertical-align:top;max-width:640px;margin:1em 1em 1em 0}figcaption{font-weight:600}"
-         "pre{background:#f6f6f4;padding:1em;white-space:pre-wrap}</style><h1>SmolLM2-135M at low rank</h1><p>"
-      << s.scored_windows << " windows of 512 tokens of " << s.scored << " are scored, dense perplexity "
+  llama::write_page_head(out, "lowrank: compressing a language model", "SmolLM2-135M at low rank");
+  out << "<p>" << s.scored_windows << " windows of 512 tokens of " << s.scored << " are scored, dense perplexity "
       << llama::decimal(f.dense_perplexity, 2) << "; " << f.calibration_tokens << " tokens of " << s.seen
       << " calibrate, " << s.trained << " trains; " << llama::detail::escaped(llama::processor_name())
       << ". Spectra of " << f.spectra.size() << " matrices: " << llama::decimal(f.spectra_seconds, 1)

@@ -25,6 +25,7 @@ struct settings {
   std::vector<std::uint64_t> seeds{0, 1, 2};
   std::vector<std::string> optimizers{"adamw"};
   double tuning_reduction{0.5};
+  std::string frozen;  ///< format of matrices that do not learn with low-rank components alone; "": as loaded
   index_t sample{40};  ///< tokens to generate
 
   /// Five minutes instead of an hour or two.

@@ -211,6 +211,8 @@ class run {
             how.rate = rate;
             how.seed = seed;
             how.scope = scope;
+            how.frozen = scope == tuning_scope::everything ? std::nullopt
+                                                           : lowrank::adapt::frozen_format_named(settings_.frozen);
             found_.tuned.push_back(tuned(llama::with_matrices(*model_, matrices)));
             print_tuned(found_.tuned.size() == 1 ? "as it goes" : "", {found_.tuned.back()});
             std::fflush(stdout);
@@ -218,6 +220,7 @@ class run {
     how.optimizer = settings_.optimizers.front();
     how.seed = settings_.seeds.front();
     how.scope = tuning_scope::everything;
+    how.frozen = {};
     how.rate = settings_.rates.front();
     plans.clear();
     found_.control.push_back(tuned(llama::with_matrices(*model_, {})));
@@ -271,6 +274,8 @@ void describe(CLI::App& app, settings& s) {
   app.add_option("--optimizer", s.optimizers, "adamw, adamw_8bit, galore_adamw, galore_adamw_8bit; lists are compared")
       ->delimiter(',')
       ->capture_default_str();
+  app.add_option("--frozen", s.frozen, "how matrices that do not learn are kept when low-rank components alone do")
+      ->check(CLI::IsMember({"fp32", "bf16", "int8", "nf4"}));
   app.add_option("--threads", s.threads, "0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
   app.add_option("--sample", s.sample, "tokens to generate")->check(CLI::Range(0, 400))->capture_default_str();
   app.add_option("--compressed", s.compressed, "where the compressed model goes; \"\" for nowhere")

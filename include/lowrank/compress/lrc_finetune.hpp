@@ -17,7 +17,7 @@ enum class vector_training : std::uint8_t { frozen, trained };
 
 /// What of a model learns when only its low-rank components do: tensors of LRC matrices, as `tensors_of` names them; of the
 /// others none, and everything that is no matrix of the pass (embeddings, head) neither, except vectors by choice. What does
-/// not learn needs no gradient and no optimizer state.
+/// not learn needs no gradient and no optimizer state, and a matrix of it may be kept in fewer bits (adapt::frozen_matrix).
 /// Reference: Jaiswal et al., "From GaLore to WeLore" (arXiv 2407.11239), section 4: WeLore-PEFT.
 class lrc_mask {
  public:

@@ -164,6 +164,49 @@ TEST_SUITE("smollm2") {
     std::filesystem::remove(folder);
   }
 
+  TEST_CASE("low-rank components learn beside matrices that are frozen in codes") {
+    fixture f;
+    smollm2::linear_weights const weights{f.model};
+    lowrank::factor::truncated_svd const svd{};
+    auto const from = smollm2::decompose(f.exec, svd, weights, nullptr);
+    std::vector<index_t> ranks;
+    for (std::size_t i = 0; i < weights.size(); ++i)
+      ranks.push_back(i % 2 == 0 ? 12 : std::min(weights[i].shape.rows, weights[i].shape.cols));
+    auto const matrices = smollm2::cut(f.exec, svd, weights, from, nullptr, ranks, {});
+    std::vector<lowrank::matrix_plan> plans;
+    for (auto const& m : matrices) plans.push_back(m.plan);
+    smollm2::tuning_settings settings{.rate = 3e-3, .steps = 12, .batch = 2, .length = 30, .seed = 1};
+    auto plain = llama::with_matrices(f.model, matrices);
+    auto const expected = smollm2::fine_tune(f.exec, plain, plans, f.text, f.scored, settings);
+    for (auto const format : {lowrank::adapt::frozen_format::bf16, lowrank::adapt::frozen_format::int8}) {
+      CAPTURE(name(format));
+      settings.frozen = format;
+      auto model = llama::with_matrices(f.model, matrices);
+      auto const before = smollm2::with_frozen_rest(f.exec, model, plans, format);
+      auto const result = smollm2::fine_tune(f.exec, model, plans, f.text, f.scored, settings);
+      CHECK(result.before == doctest::Approx(expected.before).epsilon(0.05));
+      CHECK(result.losses.back() < result.losses.front());
+      CHECK(result.trained == expected.trained);
+      index_t fewer = 0;
+      for (index_t i = 0; i < model.count(); ++i) {
+        auto const& p = model[i];
+        CAPTURE(p.name);
+        bool const learns = p.part == llama::linear_part::left || p.part == llama::linear_part::right || p.is_norm();
+        CHECK((p.part == llama::linear_part::frozen) == !learns);
+        if (!learns)
+          fewer += p.shape.size() * index_t{sizeof(float)} - lowrank::adapt::frozen_matrix::bytes(p.shape, format);
+        auto const a = before.weight(i);
+        auto const b = std::as_const(model).weight(i);
+        if (learns) CHECK(!std::equal(a.data, a.data + a.size(), b.data));
+      }
+      CHECK(result.weight_bytes == expected.weight_bytes - fewer);
+    }
+    settings.scope = smollm2::tuning_scope::everything;
+    auto model = llama::with_matrices(f.model, matrices);
+    CHECK_THROWS_AS((void)smollm2::fine_tune(f.exec, model, plans, f.text, f.scored, settings),
+                    lowrank::argument_error);
+  }
+
   TEST_CASE("fine-tuning moves what it shall and nothing else, with every optimizer") {
     fixture f;
     auto const seen = f.seen();

@@ -1,0 +1,108 @@
+/// @file
+/// Methods by their names.
+#pragma once
+
+#include <array>
+
+#include "llama/adapter_set.hpp"
+#include "llama/any_adapter.hpp"
+#include "llama/model.hpp"
+#include "lowrank/adapt/deep_lora.hpp"
+#include "lowrank/adapt/lora.hpp"
+#include "lowrank/adapt/lora_xs.hpp"
+#include "lowrank/adapt/mora.hpp"
+#include "lowrank/adapt/nola.hpp"
+#include "lowrank/adapt/olora.hpp"
+#include "lowrank/adapt/pc_lora.hpp"
+#include "settings.hpp"
+
+namespace adapting {
+
+namespace adapt = lowrank::adapt;
+
+using any_adapter =
+    llama::any_adapter<adapt::lora_adapter<float>, adapt::olora_adapter<float>, adapt::lora_xs_adapter<float>,
+                       adapt::mora_adapter<float>, adapt::nola_adapter<float>, adapt::deep_lora_adapter<float>>;
+using adapter_set = llama::adapter_set<any_adapter>;
+
+/// loftq: LoRA that begins with what the rounding of the base has lost (Li et al., "LoftQ", arXiv 2310.08659, one round).
+inline constexpr std::array method_names{"loftq",   "lora", "rslora", "lora_plus", "olora",
+                                         "lora_xs", "mora", "nola",   "deep_lora", "deep_lora_compressed"};
+
+/// f(settings) with the settings of the method.  Throws: argument_error for a name that is none.
+template <class F>
+auto with_settings(trial const& t, F const& f) {
+  auto const method = std::string_view{t.method};
+  adapt::lora plain{.rank = t.rank, .alpha = t.alpha, .dropout = t.dropout};
+  if (method == "rslora") plain.scale = adapt::scaling::rank_root;
+  if (method == "lora_plus") plain.rate_ratio = 16;
+  if (method == "lora" || method == "loftq" || method == "rslora" || method == "lora_plus") return f(plain);
+  if (method == "olora") return f(adapt::olora{.rank = t.rank, .alpha = t.alpha, .dropout = t.dropout});
+  if (method == "lora_xs") return f(adapt::lora_xs{.rank = t.rank, .alpha = t.alpha});
+  if (method == "mora")
+    return f(adapt::mora{.rank = t.rank, .type = t.rank < 32 ? adapt::mora_type::rotated : adapt::mora_type::shared});
+  // A quarter of the published number of matrices: their random numbers cost more here than the model does.
+  if (method == "nola") return f(adapt::nola{.rank = t.rank, .right_count = 64, .left_count = 64});
+  auto const form =
+      method == "deep_lora_compressed" ? adapt::deep_lora_form::compressed : adapt::deep_lora_form::narrow_chain;
+  lowrank::require(method.starts_with("deep_lora"), "adapting::with_settings", "unknown method ", t.method);
+  return f(adapt::deep_lora{.rank = t.rank, .form = form});
+}
+[[nodiscard]] inline bool changes_base(trial const& t) { return t.method == "olora"; }
+
+/// The key that the adapter of parameter number `index` is made with.
+[[nodiscard]] inline lowrank::rng_key adapter_key(trial const& t, index_t index) noexcept {
+  return {.seed = t.seed, .tensor = static_cast<std::uint32_t>(index), .purpose = lowrank::rng_purpose::initialisation};
+}
+
+/// Adapters on all linear weights of the layers of `model`, which is changed where the method says so. `first`: where a
+/// method wants to see a gradient, it is that of this batch.
+template <class Executor>
+[[nodiscard]] adapter_set make_adapters(Executor& exec, trial const& t, llama::parameters<float>& model,
+                                        llama::batch_view const& first) {
+  auto const& c = model.config();
+  adapter_set out{c};
+  auto const each = [&](auto const& make) {
+    for (index_t i = 0; i < model.count(); ++i)
+      if (model[i].is_linear() && model[i].what != llama::role::head) out.set(model[i].what, model[i].layer, make(i));
+  };
+  if (t.method == "loftq") {
+    auto const format = adapt::frozen_format_named(t.base);
+    lowrank::require(format && *format != adapt::frozen_format::fp32, "adapting::make_adapters",
+                     "loftq needs a base that is rounded, got ", t.base);
+    adapt::pc_lora const nearest{
+        .rank = t.rank, .alpha = t.alpha, .start = adapt::pc_lora_start::truncated_svd, .decay = {}};
+    each([&](index_t i) {
+      auto const w = model.weight(i);
+      adapt::frozen_matrix const rounded{exec, w, *format};
+      exec.reserve(rounded.workspace_bytes());
+      lowrank::matrix<float> lost{w.shape()};
+      rounded.dense(exec, lost.view());
+      for (index_t e = 0; e < w.size(); ++e) lost.data()[e] = w.data[e] - lost.data()[e];
+      return any_adapter{adapt::make_adapter<float>(exec, nearest, lost.view(), adapter_key(t, i))};
+    });
+    return out;
+  }
+  with_settings(t, [&](auto const& settings) {
+    if constexpr (requires { settings.needs_gradient(); })
+      if (settings.needs_gradient()) {
+        std::vector<llama::gradient_form> forms;
+        for (auto const& p : model.list())
+          forms.push_back(p.is_linear() ? llama::gradient_form::factored : llama::gradient_form::none);
+        llama::gradients<float> gradients{model, forms};
+        llama::activations<float> memory{c, first.inputs.sequences, first.inputs.length, llama::pass::training};
+        llama::loss_and_gradients(exec, model, first, memory, gradients);
+        each([&](index_t i) {
+          return any_adapter{settings.template make<float>(exec, model.weight(i), adapter_key(t, i),
+                                                           llama::factored_gradient(memory, model[i]))};
+        });
+        return;
+      }
+    each([&](index_t i) {
+      return any_adapter{adapt::make_adapter<float>(exec, settings, model.weight(i), adapter_key(t, i))};
+    });
+  });
+  return out;
+}
+
+}  // namespace adapting
