@@ -40,7 +40,7 @@ struct mora {
   /// Sides of M: about √(rank (m + n)), at most min(m, n), even where pieces are turned.
   [[nodiscard]] index_t side(extents shape) const noexcept {
     double const numbers = static_cast<double>(shape.rows + shape.cols) * static_cast<double>(rank);
-    index_t const wished = static_cast<index_t>(std::sqrt(numbers) + 0.5);
+    index_t const wished = std::lround(std::sqrt(numbers));
     index_t const possible = std::min({wished, shape.rows, shape.cols});
     return type == mora_type::rotated ? possible / 2 * 2 : possible;
   }
