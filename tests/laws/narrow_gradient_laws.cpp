@@ -1,11 +1,13 @@
 // A gradient in 16 bits is the gradient that its numbers are: what an optimizer does with it, it does with their fp32 copy.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <limits>
 
 #include "lowrank/basis/tracked.hpp"
 #include "lowrank/basis/two_sided.hpp"
 #include "lowrank/basis/warm_start.hpp"
+#include "lowrank/linalg/gram_range.hpp"
 #include "lowrank/linalg/host/eigen_products.hpp"
 #include "lowrank/linalg/host/small_factorizations.hpp"
 #include "lowrank/linalg/host/symmetric_eigen.hpp"
@@ -105,6 +107,20 @@ TEST_CASE("products: panels of a gradient that does not fit one, in either order
   multiply(exec, 1.0F, matrix_view<bf16 const>{nullptr, 4, 0, 0, 1}, matrix_view<float const>{nullptr, 0, 3, 3, 1},
            2.0F, c.view());
   for (index_t e = 0; e < 12; ++e) CHECK(c.data()[e] == 2 * before.data()[e]);
+}
+
+TEST_CASE("the Gram route sees the same energies") {
+  extents const shape{20, 600};  // more columns than a panel has
+  both_forms<bf16> const g{shape, 2};
+  gram_range_options const options{.solver = gram_solver::eigen};
+  host_executor exec{{.threads = 2}};
+  exec.reserve(gram_range_bytes(shape, 5, options, narrow_gradient) + gram_range_bytes(shape, 5, options));
+  matrix<float> q{20, 5}, p{20, 5};
+  std::array<double, 5> narrow{}, wide{};
+  find_range_by_gram(exec, g.narrow.view(), q.view(), options, {}, nullptr, narrow.data());
+  find_range_by_gram(exec, read(g.wide), p.view(), options, {}, nullptr, wide.data());
+  for (std::size_t k = 0; k < narrow.size(); ++k) CHECK(narrow[k] == doctest::Approx(wide[k]).epsilon(1e-9));
+  CHECK(largest_difference(q.view(), p.view()) < 1e-5);
 }
 
 TEST_CASE("norms have the bits of the fp32 copy") {
