@@ -4,6 +4,7 @@
 #pragma once
 
 #include <concepts>
+#include <limits>
 #include <type_traits>
 
 #include "lowrank/core/scalar.hpp"
@@ -48,8 +49,8 @@ inline constexpr bool is_narrow_gradient = false;
 template <class T, memory_space Space>
 inline constexpr bool is_narrow_gradient<matrix_view<T, Space>> = narrow_float<std::remove_const_t<T>>;
 
-/// Where scratch is asked for by the tokens of a gradient (0: dense in fp32): one in 16 bits.
-inline constexpr index_t narrow_gradient = -1;
+/// Where scratch is asked for by the tokens of a gradient (0: dense in fp32): one in 16 bits. No arithmetic on tokens ends here.
+inline constexpr index_t narrow_gradient = std::numeric_limits<index_t>::min();
 
 namespace detail {
 template <class G>
