@@ -156,6 +156,27 @@ TEST_CASE("bad numbers never reach weights or state") {
   }
 }
 
+TEST_CASE("micro-batches: the same trajectory to rounding") {
+  extents const shape{24, 40};
+  host_executor exec{{.threads = 2}};
+  auto optimizer = low_rank_with(basis::randomized{});
+  optimizer.accumulate_in = accumulation::projected;
+  auto const start = random_matrix(shape, 1);
+  auto w = copy_of(read(start)), v = copy_of(read(start));
+  exec.reserve(optimizer.workspace_bytes(fp32_weight<>{w.view()}, narrow_gradient));
+  auto a = optimizer.init(exec, shape, 3), b = optimizer.init(exec, shape, 3);
+  for (index_t step = 0; step < 3; ++step) {
+    for (index_t part = 0; part < 2; ++part) {
+      both_forms<bf16> const g{shape, 2 * step + part};
+      optimizer.accumulate(exec, a, std::as_const(g.narrow).view());
+      optimizer.accumulate(exec, b, read(g.wide));
+    }
+    REQUIRE(optimizer.step(exec, a, fp32_weight<>{w.view()}, {.learning_rate = 0.01F}) == step_status::stepped);
+    REQUIRE(optimizer.step(exec, b, fp32_weight<>{v.view()}, {.learning_rate = 0.01F}) == step_status::stepped);
+  }
+  CHECK(relative_deviation(w, v, start) < 2e-4);
+}
+
 TEST_CASE("scratch: exactly what workspace_bytes says, and no allocation in a step") {
   auto const check = [](auto const& optimizer, extents shape) {
     CAPTURE(shape);
