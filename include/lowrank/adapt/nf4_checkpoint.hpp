@@ -128,7 +128,7 @@ void visit_nf4(frozen_matrix::nf4_codes& codes, std::string const& weight, F&& f
   extents const matrix_shape{side(0), side(1)};
   auto const check = [&](std::string const& name, dtype type, index_t count) {
     auto const& info = file.at(name);
-    require<shape_error>(info.type == type && info.bytes() == count * bits(type) / 8, caller, "tensor ",
+    require<shape_error>(info.type == type && info.bytes() / (bits(type) / 8) == count, caller, "tensor ",
                          lowrank::detail::quoted{name}, " must have ", count, " numbers of ", type, " for a matrix of ",
                          matrix_shape, ", got ", lowrank::detail::shape_text{info.shape}, " of ", info.type);
   };
