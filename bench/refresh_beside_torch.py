@@ -86,14 +86,18 @@ def measure(options, shape):
 
     ratios = {
         "exact_by_warm1": exact[anchor] / time["warm1"],
+        "exact_by_again": exact[anchor] / time["warm1again"],
         "exact_by_right": exact[anchor] / time["right"],
         "exact_by_warm2p8": exact[anchor] / time["warm2p8"],
         "lowrank_by_warm1": lowrank["ms"] / time["warm1"],
+        "lowrank_by_again": lowrank["ms"] / time["warm1again"],
         "cold2_by_warm1": time["cold2"] / time["warm1"],
         "pair_of_square_rate": share["pair"],
         "warm1_of_square_rate": share["warm1"],
+        "again_of_square_rate": share["warm1again"],
         "warm1_captured": min(turn["methods"]["warm1"]["captured"] for turn in (first, second)) / best,
         "warm1_captured_beyond_lowrank": first["methods"]["warm1"]["captured"] / best - lowrank["energy"] / whole,
+        "again_captured_beyond_lowrank": first["methods"]["warm1again"]["captured"] / best - lowrank["energy"] / whole,
         "wide_of_square_rate": share["warm1wide"],
         "worst_departure": departure(name for name in time if name != "pair"),
         "wide_departure": departure(["warm1wide"]),

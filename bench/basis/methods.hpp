@@ -68,10 +68,12 @@ inline outcome iterate_once_more(engine& exec, gradient_sample const& g, matrix_
 [[nodiscard]] inline refresh_method warm(index_t passes, index_t fresh,
                                          between_products between = between_products::orthonormalize) {
   auto const k = std::to_string(passes), more = std::to_string(fresh);
-  bool const plain = between == between_products::nothing;
+  std::string const id = between == between_products::nothing ? "_plain"
+                         : between == between_products::shift ? "_shift"
+                                                              : "";
   warm_options const options{.fresh = fresh, .passes = passes, .between = between};
-  return {"warm" + k + (fresh > 0 ? "p" + more : "") + (plain ? "_plain" : ""),
-          "warm, passes = " + k + ", p = " + more + (plain ? ", plain" : ""),
+  return {"warm" + k + (fresh > 0 ? "p" + more : "") + id,
+          "warm, passes = " + k + ", p = " + more + (id.empty() ? "" : ", " + id.substr(1)),
           [=](engine& exec, gradient_sample const& g, matrix_view<float const> old, matrix_view<float> p,
               rng_key const& key) { return iterate_once_more(exec, g, old, p, options, key); }};
 }
@@ -148,6 +150,7 @@ class tracker {
          return outcome::found;
        }},
       detail::warm(1, 0, between_products::nothing),
+      detail::warm(1, 0, between_products::shift),
       detail::warm(1, 0),
       detail::warm(1, 8),
       detail::warm(2, 8),

@@ -58,8 +58,9 @@ TEST_CASE("warm-started, tracked and Gram bases, and what moments become in anot
     auto& seen = numbers.emplace_back();
     range_report report;
     warm_options const by_energy{.fresh = 8, .passes = 2, .order = column_order::by_energy},
-        framed{.fresh = 3, .between = between_products::nothing, .align = alignment::nearest_frame};
-    for (auto const& options : {warm_options{}, by_energy, framed}) {
+        framed{.fresh = 3, .between = between_products::nothing, .align = alignment::nearest_frame},
+        shifted{.between = between_products::shift, .again = 5};
+    for (auto const& options : {warm_options{}, by_energy, framed, shifted}) {
       warm_range(exec, read(a), read(p), found.emplace_back(301, r).view(), options, key, &report);
       seen.push_back(report.captured);
       warm_range(exec, outer_product<>{read(dy), read(x)}, read(p), found.emplace_back(301, r).view(), options, key);

@@ -71,16 +71,18 @@ inline constexpr warm_case warm_cases[] = {
   std::vector<warm_options> out;
   for (index_t const fresh : {0, 8})
     for (index_t const passes : {1, 2, 3})
-      for (auto const between : {between_products::orthonormalize, between_products::nothing})
+      for (auto const between : {between_products::orthonormalize, between_products::nothing, between_products::shift})
         for (auto const order : {column_order::as_iterated, column_order::by_energy})
           for (auto const align : {alignment::none, alignment::signs, alignment::nearest_frame})
             out.push_back({fresh, passes, between, order, align});
+  for (auto const between : {between_products::orthonormalize, between_products::nothing, between_products::shift})
+    for (index_t const fresh : {0, 2}) out.push_back({.fresh = fresh, .between = between, .again = 3});
   return out;
 }
 [[nodiscard]] inline std::string named(lowrank::warm_options const& o) {
   return "fresh " + std::to_string(o.fresh) + ", passes " + std::to_string(o.passes) + ", between " +
          std::to_string(static_cast<int>(o.between)) + ", order " + std::to_string(static_cast<int>(o.order)) +
-         ", align " + std::to_string(static_cast<int>(o.align));
+         ", align " + std::to_string(static_cast<int>(o.align)) + ", again " + std::to_string(o.again);
 }
 
 }  // namespace lowrank_test

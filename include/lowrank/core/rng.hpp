@@ -52,7 +52,8 @@ enum class rng_purpose : std::uint8_t {
   dropout = 4,
   initialisation = 5,
   completion = 6,
-  data = 7
+  data = 7,
+  probe = 8
 };
 
 /// Names one stream. Equal to cuRAND's generator `curand_init(seed, subsequence, 0)`, so 2^66 words a stream.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "lowrank/linalg/detail/drop_weakest.hpp"
+#include "lowrank/linalg/detail/tail_shift.hpp"
 #include "lowrank/linalg/frame.hpp"
 #include "lowrank/linalg/orthonormalizer.hpp"
 #include "lowrank/linalg/range_finder.hpp"
@@ -19,6 +20,9 @@ enum class column_order : std::uint8_t {
 enum class between_products : std::uint8_t {
   orthonormalize,  ///< roughly, 3 n l² flops: G Gᵀ X would hold squares of singular values, and fp32 loses the weak ones
   nothing,         ///< the cheapest pass, for gradients whose leading values are within two or three decades
+  /// As `nothing`, and s X is taken from G Z: (GGᵀ - s I) X forgets a flat tail faster, by two products with one vector
+  /// more. s is found from what these say (`detail::choose_shift`), 0 where the tail is not flat.
+  shift,
 };
 
 struct warm_options {
@@ -31,13 +35,20 @@ struct warm_options {
   /// the basis has columns, the others then stay what they were instead of being drawn anew. 1e-4 is far above rounding
   /// and costs directions that weak. For `warm_range`.
   float retained{0};
+  /// The last columns, in a frame by energy the weakest, whose part outside of the best basis shrinks slowest, take one
+  /// pass more, in the complement of the others. For `warm_range`.
+  index_t again{0};
 };
 
 namespace detail {
 
+/// Exponents that a product Gᵀ X may have before it is scaled: squares of 2^-40 do not vanish.
+inline constexpr std::int32_t product_spared = 40;
+
 inline void check_warm(char const* caller, warm_options const& o) {
   require(o.fresh >= 0 && o.passes >= 1, caller, "needs fresh >= 0 and passes >= 1, got ", o.fresh, " and ", o.passes);
   require(o.retained >= 0 && o.retained <= 1, caller, "retained must be in [0, 1], got ", o.retained);
+  require(o.again >= 0, caller, "again must not be negative, got ", o.again);
 }
 
 /// Columns of the iterated block: the old ones, the fresh ones, and what is missing to r.
@@ -62,16 +73,61 @@ void fill_block(E& exec, const_view_of<E> old, view_of<E> x, rng_key key) {
   scale(exec, static_cast<float>(1 / std::sqrt(static_cast<double>(x.rows))), fresh);
 }
 
+/// Scratch of `pass_again` for q of m x r.
+template <class O>
+[[nodiscard]] constexpr index_t pass_again_bytes(extents g, index_t r, index_t columns, index_t tokens) noexcept {
+  index_t const a = std::min(columns, r);
+  if (a == 0) return 0;
+  return 2 * scratch_bytes<float>(g.rows * a) + scratch_bytes<float>((r - a) * a) + scratch_bytes<unit_scale>(1) +
+         scratch_bytes<orthonormal_report>(1) + std::max(gradient_product_bytes(tokens, a), O::bytes({g.rows, a}));
+}
+
+/// One pass more for the last `columns` of the orthonormal q, within the complement of the others. z has n rows and at
+/// least that many columns of scratch; shift: nullptr for none.
+/// What a gradient of low rank leaves open stays what it was: some of it joins what the pass gives.
+/// Cost: 4 m n a + 8 m r a flops for a columns.
+template <class E, class G, class O>
+void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z, rng_key const& key, tail_shift* shift,
+                range_report* seen, O const& make_orthonormal) {
+  scratch_scope const scope{exec};
+  index_t const r = q.cols, a = std::min(columns, r);
+  constexpr float retained = 1e-4F;
+  auto const kept = const_view_of<E>(q.col_range(0, r - a)), weak = const_view_of<E>(q.col_range(r - a, r));
+  auto const before = take_matrix(exec, {q.rows, a}), y = take_matrix(exec, {q.rows, a});
+  auto const inner = take_matrix(exec, {r - a, a});
+  auto* const scaled = exec.arena().template take<unit_scale>(1);
+  auto* const steps = exec.arena().template take<orthonormal_report>(1);
+  auto const image = z.col_range(0, a);
+  copy(exec, weak, before);
+  multiply(exec, 1.0F, g.t(), const_view_of<E>(before), 0.0F, image);
+  scale_to_unit(exec, image, scaled, product_spared);
+  if (shift != nullptr) {
+    copy(exec, const_view_of<E>(before), y);
+    scale_by_shift(exec, y, scaled, shift);
+  }
+  multiply(exec, 1.0F, g, const_view_of<E>(image), shift != nullptr ? 1.0F : 0.0F, y);
+  remove_span(exec, kept, y, inner);
+  scale_to_unit(exec, y, scaled);
+  axpy(exec, retained * static_cast<float>(std::sqrt(static_cast<double>(q.rows))), const_view_of<E>(before), y);
+  for (int twice = 0; twice < 2; ++twice) {  // the first makes columns whose part along the kept ones is rounding
+    remove_span(exec, kept, y, inner);
+    make_orthonormal(exec, y, key, steps);
+    exec.single([=] LOWRANK_DEVICE { seen->failed |= steps->failed; });
+  }
+  copy(exec, const_view_of<E>(y), q.col_range(r - a, r));
+}
+
 /// Scratch of `finish_block` for an iterated block of m x l.
 template <class O>
 [[nodiscard]] constexpr index_t finish_block_bytes(extents g, index_t l, index_t r, column_order order, alignment align,
-                                                   index_t old, index_t tokens) noexcept {
+                                                   index_t old, index_t tokens, index_t again = 0) noexcept {
   index_t const product = gradient_product_bytes(tokens, r);
   index_t const turn = order == column_order::by_energy
                            ? scratch_bytes<float>(g.rows * r) + std::max(product, rayleigh_ritz_bytes(r, r))
                            : 0;
-  return scratch_bytes<orthonormal_report>(2) + std::max({drop_weakest_bytes({g.rows, l}, r), O::bytes({g.rows, r}),
-                                                          turn, old == r ? align_frame_bytes(g.rows, r, align) : 0});
+  return scratch_bytes<orthonormal_report>(2) +
+         std::max({drop_weakest_bytes({g.rows, l}, r), O::bytes({g.rows, r}), turn,
+                   pass_again_bytes<O>(g, r, again, tokens), old == r ? align_frame_bytes(g.rows, r, align) : 0});
 }
 
 /// From an iterated block Y (l columns, overwritten; may be q itself where l = r) to a basis q, as the options say.
@@ -79,7 +135,7 @@ template <class O>
 template <class E, class G, class O>
 void finish_block(E& exec, G const& g, const_view_of<E> old, view_of<E> y, view_of<E> z, view_of<E> q,
                   column_order order, alignment align, rng_key const& key, range_report* seen, double* energies,
-                  O const& make_orthonormal) {
+                  O const& make_orthonormal, index_t again = 0, tail_shift* shift = nullptr) {
   scratch_scope const scope{exec};
   index_t const r = q.cols;
   auto* const steps = exec.arena().template take<orthonormal_report>(2);
@@ -87,6 +143,7 @@ void finish_block(E& exec, G const& g, const_view_of<E> old, view_of<E> y, view_
   if (y.cols > r) drop_weakest(exec, y, q, key);
   else if (y.data != q.data) copy(exec, y, q);
   make_orthonormal(exec, q, key, steps);
+  if (again > 0) pass_again(exec, g, q, again, z, key, shift, seen, make_orthonormal);
   if (order == column_order::by_energy) {
     scratch_scope const turn{exec};
     auto const straight = take_matrix(exec, q.shape());
@@ -118,12 +175,14 @@ template <class O = orthonormal::cholesky>
   index_t const l = detail::block_width(g.rows, old, r, options.fresh);
   if (g.size() == 0 || r == 0) return r == 0 ? 0 : orthonormalize_bytes({g.rows, r});
   index_t const product = gradient_product_bytes(tokens, l);
+  bool const shifts = options.between == between_products::shift;
   index_t const between = std::max(options.passes > 1 ? orthonormalize_bytes({g.rows, l}) : 0,
                                    detail::evens_out(g, l, options) ? orthonormalize_bytes({g.cols, l}) : 0);
   return (l > r ? scratch_bytes<float>(g.rows * l) : 0) + scratch_bytes<float>(g.cols * l) +
          scratch_bytes<range_report>(1) + scratch_bytes<orthonormal_report>(1) + scratch_bytes<unit_scale>(1) +
-         std::max(
-             {product, between, detail::finish_block_bytes<O>(g, l, r, options.order, options.align, old, tokens)});
+         (shifts ? detail::tail_shift_bytes(l) : 0) +
+         std::max({product, between, shifts ? detail::probe_tail_bytes(g, std::min(old, l), tokens) : 0,
+                   detail::finish_block_bytes<O>(g, l, r, options.order, options.align, old, tokens, options.again)});
 }
 
 /// Q: r orthonormal columns from `passes` steps of block iteration with GGᵀ on [P, fresh]. Fresh columns let in what P
@@ -131,14 +190,16 @@ template <class O = orthonormal::cholesky>
 /// fewer columns than Q.
 /// Shapes: G m x n dense or factored, P m x k orthonormal, q m x r, r <= m.
 /// Requires: q overlaps neither G nor P. NaN or Inf in G: `failed` is set and q holds nothing useful.
-/// Ensures: without fresh columns, k = r: ‖QᵀG‖ >= ‖PᵀG‖ (Ritz values of an iterated subspace do not fall). With `retained`
-/// and rank(G) < r: at least r - rank(G) directions of P remain.
+/// Ensures: without fresh columns, k = r: ‖QᵀG‖ >= ‖PᵀG‖ (Ritz values of an iterated subspace do not fall). With a shift
+/// that is proven where columns of P are near their Ritz vectors, as they are after the first refresh, and within 1e-3 of
+/// ‖G‖² seen elsewhere. With `retained` and rank(G) < r: at least r - rank(G) directions of P remain.
 /// report->captured and energies only with column_order::by_energy, else -1 and untouched.
 /// Cost: 4 m n l flops a pass, l = k + fresh (2 m n r more for the order by energy), and an orthonormalisation of m x r,
 /// with fresh columns 3.5 m l² more; workspace warm_range_bytes, at most n l + m l + max(n, m) l + O(l²) numbers.
 /// Throws: shape_error, argument_error.
 /// Reference: Rutishauser, "Simultaneous iteration method for symmetric matrices" (1970); as one warm-started step a
-/// gradient: Vogels, Karimireddy & Jaggi (PowerSGD), arXiv 1905.13727, Algorithm 1.
+/// gradient: Vogels, Karimireddy & Jaggi (PowerSGD), arXiv 1905.13727, Algorithm 1; shifts in such iterations: Feng, Yu &
+/// Xie (dashSVD), arXiv 2404.09276, section 4.
 template <class E, gradient_argument G, orthonormalizer<E> O = orthonormal::cholesky>
 void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_options const& options,
                 rng_key const& key, range_report* report = nullptr, double* energies = nullptr,
@@ -163,6 +224,11 @@ void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_
   auto* const scaled = arena.template take<unit_scale>(1);
   auto* const seen = report != nullptr ? report : spare;
   exec.single([=] LOWRANK_DEVICE { *seen = {.captured = -1}; });
+  bool const shifts = options.between == between_products::shift;
+  auto* const shift = shifts ? arena.template take<detail::tail_shift>(1) : nullptr;
+  auto* const energies_of_z = shifts ? arena.template take<double>(l) : nullptr;
+  index_t const inside = std::min(p.cols, l);
+  if (shifts) detail::probe_tail(exec, g, p.col_range(0, inside), key, shift);
 
   if (widened) detail::fill_block(exec, p, block, key);
   auto x = widened ? const_view_of<E>(block) : p.col_range(0, l);
@@ -170,21 +236,27 @@ void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_
     multiply(exec, 1.0F, g.t(), x, 0.0F, z);
     // Squares of a gradient of 1e-25 would vanish, those of 1e-12 do not. One scale for all columns: their lengths tell
     // weak from strong.
-    scale_to_unit(exec, z, scaled, 40);
+    scale_to_unit(exec, z, scaled, detail::product_spared);
     exec.single([=] LOWRANK_DEVICE { seen->failed = scaled->nonfinite; });
     if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
     if (detail::evens_out(shape, l, options)) orthonormalize(exec, z, key, between, roughly);
-    multiply(exec, 1.0F, g, z, 0.0F, block);
+    if (shifts) {
+      if (pass == 0) detail::choose_shift(exec, const_view_of<E>(z), scaled, energies_of_z, shift);
+      if (x.data != block.data) copy(exec, x, block);
+      detail::scale_by_shift(exec, block, scaled, shift);
+    }
+    multiply(exec, 1.0F, g, z, shifts ? 1.0F : 0.0F, block);
     if (pass + 1 < options.passes) orthonormalize(exec, block, key, between, roughly);
     x = block;
   }
   if (options.retained > 0) {
     scale_to_unit(exec, block, scaled);
-    index_t const k = std::min(p.cols, l);
+    index_t const k = inside;
     auto const share = options.retained * static_cast<float>(std::sqrt(static_cast<double>(m)));
     axpy(exec, share, p.col_range(0, k), block.col_range(0, k));
   }
-  detail::finish_block(exec, g, p, block, z, q, options.order, options.align, key, seen, energies, make_orthonormal);
+  detail::finish_block(exec, g, p, block, z, q, options.order, options.align, key, seen, energies, make_orthonormal,
+                       options.again, shift);
 }
 
 /// Scratch that `sketched_range` takes for a sketch of `k` columns.

@@ -186,6 +186,9 @@ class algorithm_cases : public linalg_cases<M> {
     warm_range(m.exec, gradient, constant(p.view()), q.view(), {.align = alignment::signs, .retained = 1e-4F}, key,
                report);
     judged("warm_range, signs", q, 4 * loss);
+    warm_range(m.exec, gradient, constant(p.view()), q.view(), {.between = between_products::shift, .again = 2}, key,
+               report);
+    judged("warm_range, shifted", q, 4 * loss);
     randomized_svd(m.exec, gradient, r, {q.view(), energies.data(), v.view()}, {.power_iterations = 2}, key, report);
     judged("randomized_svd", q, loss);
     out.close["singular values"] = {m.download(energies.data(), r), loss};

@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <bit>
+#include <cmath>
 #include <numeric>
 
 #include "support/allocation_counter.hpp"
@@ -315,6 +317,89 @@ TEST_SUITE("warm range") {
       CHECK(captured_energy(q.view(), g.view()) >= (1 - 1e-6) * energy(s, 0, r));
     }
   }
+  TEST_CASE("the shift is where the outside keeps least of itself, and 0 where that is of few large eigenvalues") {
+    // Lengths² 9, 4, 16 of the columns of Z, moments a and b of the outside: s = (1.5 4 a - b) / (1.5 4 - a), at most 2.
+    host_executor exec{{.threads = 1}};
+    matrix<float> z{4, 3};
+    z(0, 0) = 3, z(1, 1) = 2, z(3, 2) = 4;
+    auto const chosen = [&](double a, double b, int exponent, int image_exponent, double probe) {
+      detail::tail_shift seen{.probe = probe,
+                              .first = a * probe,
+                              .second = std::ldexp(b, -2 * image_exponent) * probe,
+                              .scaled = {.exponent = image_exponent}};
+      unit_scale const scaled{.exponent = exponent};
+      std::array<double, 3> energies{};
+      detail::choose_shift(exec, matrix_view<float const>(z.view()), &scaled, energies.data(), &seen);
+      return seen.value;
+    };
+    for (double const probe : {1.0, 0.3})
+      for (int const image : {0, 7, -3}) {
+        CHECK(chosen(1, 1.5, 0, image, probe) == doctest::Approx((6 * 1 - 1.5) / (6 - 1)));
+        CHECK(chosen(1, 1, 0, image, probe) == doctest::Approx(1));  // all alike: right there
+        CHECK(chosen(3, 9.5, 0, image, probe) == 2);                 // never more than half of the least
+        CHECK(chosen(1, 6.5, 0, image, probe) == 0);
+        CHECK(chosen(7, 49, 0, image, probe) == 0);  // more outside than inside
+        CHECK(chosen(16, 400, 2, image, probe) == doctest::Approx((96.0 * 16 - 400) / (96 - 16)));
+      }
+    CHECK(chosen(std::nan(""), 1, 0, 0, 1) == 0);
+    CHECK(chosen(1, std::nan(""), 0, 0, 1) == 0);
+    CHECK(chosen(1, 1, 0, 0, 0) == 0);
+  }
+  TEST_CASE("the probe sees the eigenvalues outside of P: all of them alike, exactly") {
+    // A = GGᵀ has 9, 9 in P and 2, 2, ... outside.
+    index_t const m = 24;
+    std::vector<double> s(static_cast<std::size_t>(m), std::sqrt(2.0));
+    s[0] = s[1] = 3;
+    auto const [g, left] = with_known_left({m, 40}, s, 5);
+    auto const p = copy_of(left.view().col_range(0, 2));
+    host_executor exec{{.threads = 1, .scratch_bytes = detail::probe_tail_bytes({m, 40}, 2, 0)}};
+    for (float const factor : {1.0F, 0x1p50F, 0x1p-50F}) {
+      auto scaled = copy_of(g.view());
+      for (index_t e = 0; e < g.shape().size(); ++e) scaled.data()[e] *= factor;
+      detail::tail_shift seen;
+      detail::probe_tail(exec, matrix_view<float const>(scaled.view()), matrix_view<float const>(p.view()), {.seed = 3},
+                         &seen);
+      CHECK(exec.arena().peak() == exec.arena().reserved());
+      double const square = static_cast<double>(factor) * static_cast<double>(factor);
+      CHECK(seen.first / seen.probe == doctest::Approx(2 * square).epsilon(1e-5));
+      CHECK(seen.second * std::ldexp(1.0, 2 * seen.scaled.exponent) / seen.probe ==
+            doctest::Approx(4 * square * square).epsilon(1e-5));
+    }
+  }
+  TEST_CASE("a shift forgets a flat tail faster, and one pass more for the weakest columns what is left of it") {
+    extents const shape{128, 200};
+    index_t const r = 32;
+    host_executor exec{{.threads = 1, .scratch_bytes = 1 << 22}};
+    for (double const power : {0.3, 0.5, 0.7}) {
+      CAPTURE(power);
+      auto const s = power_law(128, power);
+      auto const g = with_spectrum(shape, s, 3);
+      auto noisy = copy_of(g.view());
+      auto const noise = random_matrix(shape, 9);
+      auto const size = static_cast<float>(
+          0.3 * std::sqrt(squared_norm_of(g.view()) / squared_norm_of(matrix_view<float const>(noise.view()))));
+      for (index_t e = 0; e < shape.size(); ++e) noisy.data()[e] += size * noise.data()[e];
+      matrix<float> p{shape.rows, r};
+      find_range(exec, noisy.view(), p.view(), {.power_iterations = 6}, {.seed = 1});
+      double const best = energy(s, 0, r);
+      auto const missed = [&](warm_options const& options) {
+        double mean = 0;
+        for (std::uint64_t seed = 0; seed < 5; ++seed)
+          mean += 1 - captured_energy(warm(exec, matrix_view<float const>(g.view()), p, r, options, seed).q.view(),
+                                      g.view()) /
+                          best;
+        return mean / 5;
+      };
+      double const plain = missed({.between = between_products::nothing});
+      double const shifted = missed({.between = between_products::shift});
+      double const again = missed({.between = between_products::shift, .again = r / 4});
+      CHECK(shifted < 0.8 * plain);
+      CHECK(again < 0.9 * shifted);
+      CHECK(missed({.between = between_products::nothing, .again = r / 4}) < 0.9 * plain);
+      // More columns than there are: a second pass for all.
+      CHECK(missed({.between = between_products::nothing, .again = 1000}) < 0.7 * plain);
+    }
+  }
   TEST_CASE("what is dropped is what is weakest") {
     // All singular vectors as one block: whatever r, the first r of them must stay, in any order of the columns.
     index_t const m = 70, l = 20;
@@ -428,7 +513,7 @@ TEST_SUITE("warm range") {
     matrix<float> s{90, r};
     multiply(exec, 1.0F, matrix_view<float const>(g.view()).t(), matrix_view<float const>(p.view()), 0.0F, s.view());
     for (auto options : every_warm_options()) {
-      if (options.passes != 1 || options.fresh != 0) continue;
+      if (options.passes != 1 || options.fresh != 0 || options.again != 0) continue;
       CAPTURE(named(options));
       auto const evened = warm(exec, matrix_view<float const>(g.view()), p, r, options).q;
       options.between = between_products::nothing;
