@@ -71,12 +71,17 @@ inline constexpr warm_case warm_cases[] = {
   std::vector<warm_options> out;
   for (index_t const fresh : {0, 8})
     for (index_t const passes : {1, 2, 3})
-      for (auto const between : {between_products::orthonormalize, between_products::nothing, between_products::shift})
+      for (auto const between : {between_products::orthonormalize, between_products::nothing})
         for (auto const order : {column_order::as_iterated, column_order::by_energy})
           for (auto const align : {alignment::none, alignment::signs, alignment::nearest_frame})
             out.push_back({fresh, passes, between, order, align});
-  for (auto const between : {between_products::orthonormalize, between_products::nothing, between_products::shift})
-    for (index_t const fresh : {0, 2}) out.push_back({.fresh = fresh, .between = between, .again = 3});
+  // What happens to a block before it is made orthonormal and after it does not ask how it is ordered and aligned.
+  for (index_t const fresh : {0, 8})
+    for (index_t const passes : {1, 2})
+      for (index_t const again : {0, 3})
+        out.push_back({.fresh = fresh, .passes = passes, .between = between_products::shift, .again = again});
+  for (auto const between : {between_products::orthonormalize, between_products::nothing})
+    out.push_back({.between = between, .order = column_order::by_energy, .again = 3});
   return out;
 }
 [[nodiscard]] inline std::string named(lowrank::warm_options const& o) {

@@ -30,7 +30,8 @@ enum class cold_search : std::uint8_t {
 
 /// Warm-started block iteration; the first basis, and every `restart_every`-th, from a sketch.
 /// Two passes with eight fresh columns are as good as a cold randomized SVD with two power steps, at two thirds of its
-/// products; one pass without is the cheapest that never captures less than the basis it came from.
+/// products; one pass without is the cheapest that never captures less than the basis it came from. Where the spectrum is
+/// flat, `between = between_products::shift` and `again` = r / 16 give one pass the accuracy of svd_lowrank(niter = 2).
 /// State: a few numbers. Cost: `warm_range`, or C = GGᵀ and products with it where `route` finds that cheaper.
 /// Reference: Vogels et al. (PowerSGD), arXiv 1905.13727, Algorithm 1; Robert et al. (LDAdam), arXiv 2410.16103, section 3.
 template <class Orthonormalizer = orthonormal::cholesky>
@@ -80,7 +81,8 @@ struct basic_warm_start : one_sided {
   /// Of a warm refresh.
   [[nodiscard]] double flops(extents g, index_t r, index_t tokens) const {
     auto const work = warm_work(g, r, tokens);
-    return route_flops(chosen(work), work).cost();
+    double const again = static_cast<double>(std::min(iterate.again, r)) / static_cast<double>(std::max<index_t>(r, 1));
+    return route_flops(chosen(work), work).cost() * (1 + again / static_cast<double>(iterate.passes));
   }
   [[nodiscard]] index_t workspace_bytes(extents g, index_t r, index_t tokens) const {
     auto const by_gram = [&](range_work const& work, gram_range_options const& options) {
@@ -96,11 +98,13 @@ struct basic_warm_start : one_sided {
                 cheap == moment_sketch::never ? 0 : sketched_range_bytes<Orthonormalizer>(g, r, r, r, iterate, tokens),
                 from_nothing, by_gram(w, gram_options(w, chosen(w)))});
   }
-  /// Most where the widest basis shrinks to one column: the narrower, the more is dropped of the same block.
+  /// Most where the widest basis shrinks to one column: the narrower, the more is dropped of the same block. Or where it
+  /// loses one: the wider, the more takes another pass.
   [[nodiscard]] index_t resize_bytes(extents g, index_t r, index_t tokens) const {
     index_t const least = std::min<index_t>(r, 1);
     return scratch_bytes<range_report>(1) +
-           std::max(warm_range_bytes<Orthonormalizer>(g, r, least, iterate, tokens),
+           std::max(std::max(warm_range_bytes<Orthonormalizer>(g, r, least, iterate, tokens),
+                             warm_range_bytes<Orthonormalizer>(g, r, std::max(least, r - 1), iterate, tokens)),
                     cheap == moment_sketch::never
                         ? 0
                         : sketched_range_bytes<Orthonormalizer>(g, r, r, least, iterate, tokens));

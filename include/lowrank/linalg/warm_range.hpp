@@ -78,43 +78,39 @@ template <class O>
 [[nodiscard]] constexpr index_t pass_again_bytes(extents g, index_t r, index_t columns, index_t tokens) noexcept {
   index_t const a = std::min(columns, r);
   if (a == 0) return 0;
-  return 2 * scratch_bytes<float>(g.rows * a) + scratch_bytes<float>((r - a) * a) + scratch_bytes<unit_scale>(1) +
+  return scratch_bytes<float>(g.rows * a) + scratch_bytes<float>((r - a) * a) + scratch_bytes<unit_scale>(1) +
          scratch_bytes<orthonormal_report>(1) + std::max(gradient_product_bytes(tokens, a), O::bytes({g.rows, a}));
 }
 
 /// One pass more for the last `columns` of the orthonormal q, within the complement of the others. z has n rows and at
 /// least that many columns of scratch; shift: nullptr for none.
-/// What a gradient of low rank leaves open stays what it was: some of it joins what the pass gives.
 /// Cost: 4 m n a + 8 m r a flops for a columns.
 template <class E, class G, class O>
 void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z, rng_key const& key, tail_shift* shift,
                 range_report* seen, O const& make_orthonormal) {
   scratch_scope const scope{exec};
   index_t const r = q.cols, a = std::min(columns, r);
-  constexpr float retained = 1e-4F;
-  auto const kept = const_view_of<E>(q.col_range(0, r - a)), weak = const_view_of<E>(q.col_range(r - a, r));
-  auto const before = take_matrix(exec, {q.rows, a}), y = take_matrix(exec, {q.rows, a});
-  auto const inner = take_matrix(exec, {r - a, a});
+  auto const weak = q.col_range(r - a, r);
+  auto const kept = const_view_of<E>(q.col_range(0, r - a));
+  auto const y = take_matrix(exec, {q.rows, a}), inner = take_matrix(exec, {r - a, a});
   auto* const scaled = exec.arena().template take<unit_scale>(1);
   auto* const steps = exec.arena().template take<orthonormal_report>(1);
   auto const image = z.col_range(0, a);
-  copy(exec, weak, before);
-  multiply(exec, 1.0F, g.t(), const_view_of<E>(before), 0.0F, image);
+  multiply(exec, 1.0F, g.t(), const_view_of<E>(weak), 0.0F, image);
   scale_to_unit(exec, image, scaled, product_spared);
   if (shift != nullptr) {
-    copy(exec, const_view_of<E>(before), y);
+    copy(exec, const_view_of<E>(weak), y);
     scale_by_shift(exec, y, scaled, shift);
   }
   multiply(exec, 1.0F, g, const_view_of<E>(image), shift != nullptr ? 1.0F : 0.0F, y);
-  remove_span(exec, kept, y, inner);
-  scale_to_unit(exec, y, scaled);
-  axpy(exec, retained * static_cast<float>(std::sqrt(static_cast<double>(q.rows))), const_view_of<E>(before), y);
-  for (int twice = 0; twice < 2; ++twice) {  // the first makes columns whose part along the kept ones is rounding
+  remove_span(exec, kept, y, inner);  // nearly all of y may lie along the strongest: once more below
+  // The first turn makes columns whose part along the kept ones is rounding.
+  for (int turn = 0; turn < 2; ++turn) {
     remove_span(exec, kept, y, inner);
     make_orthonormal(exec, y, key, steps);
     exec.single([=] LOWRANK_DEVICE { seen->failed |= steps->failed; });
   }
-  copy(exec, const_view_of<E>(y), q.col_range(r - a, r));
+  copy(exec, const_view_of<E>(y), weak);
 }
 
 /// Scratch of `finish_block` for an iterated block of m x l.

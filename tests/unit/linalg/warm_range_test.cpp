@@ -396,6 +396,16 @@ TEST_SUITE("warm range") {
       CHECK(shifted < 0.8 * plain);
       CHECK(again < 0.9 * shifted);
       CHECK(missed({.between = between_products::nothing, .again = r / 4}) < 0.9 * plain);
+      CHECK(missed({.between = between_products::shift, .again = 1000}) <
+            0.6 * missed({.between = between_products::nothing, .again = 1000}));
+      // The shift is in the units of products that may have been scaled.
+      warm_options const both{.between = between_products::shift, .again = r / 4};
+      auto const unscaled = warm(exec, matrix_view<float const>(g.view()), p, r, both).q;
+      for (float const factor : {0x1p60F, 0x1p-83F}) {
+        auto scaled = copy_of(g.view());
+        for (index_t e = 0; e < shape.size(); ++e) scaled.data()[e] *= factor;
+        CHECK(same_bits(unscaled, warm(exec, matrix_view<float const>(scaled.view()), p, r, both).q));
+      }
       // More columns than there are: a second pass for all.
       CHECK(missed({.between = between_products::nothing, .again = 1000}) < 0.7 * plain);
     }
