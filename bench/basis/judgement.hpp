@@ -2,6 +2,8 @@
 /// Judges every method on the gradients of one stage after another, and keeps the numbers.
 #pragma once
 
+#include <span>
+
 #include "basis/measures.hpp"
 #include "basis/methods.hpp"
 
@@ -19,6 +21,16 @@ struct judged_settings {
     return ahead <= run || std::find(lags.begin(), lags.end(), ahead) != lags.end();
   }
   [[nodiscard]] index_t last() const { return std::max(run, *std::max_element(lags.begin(), lags.end())); }
+  /// Steps until all stages are over.
+  /// Throws: argument_error unless they rise and do not meet.
+  [[nodiscard]] index_t steps() const {
+    index_t free = 0;
+    for (index_t const stage : stages) {
+      require(stage >= free, "bench::judged_settings", "needs stages ", last() + 1, " steps apart, got ", stage);
+      free = stage + last() + 1;
+    }
+    return free;
+  }
 };
 
 /// One method at one rank, after one number of steps.
@@ -49,8 +61,10 @@ struct spectrum_row {
 
 class judgement {
  public:
-  judgement(engine& exec, judged_settings settings, std::array<index_t, batch_kinds.size()> const& tokens)
-      : exec_{exec}, settings_{std::move(settings)}, tokens_{tokens} {
+  /// Of gradients of `watched`, in batches of so many `tokens`.
+  judgement(engine& exec, judged_settings settings, std::span<watched_matrix const> watched,
+            std::array<index_t, batch_kinds.size()> const& tokens)
+      : exec_{exec}, settings_{std::move(settings)}, watched_{watched}, tokens_{tokens} {
     auto const name = [](auto... parts) {
       std::string out;
       ((out += out.empty() ? parts : "-" + parts), ...);
@@ -93,8 +107,8 @@ class judgement {
       auto const at = [&, kind = batch_kinds[number]](index_t ahead, std::size_t matrix) -> gradient_sample const& {
         return recorded.at({stage + ahead, kind})[matrix];
       };
-      for (std::size_t m = 0; m < watched_matrices.size(); ++m) {
-        spectra_.push_back({tokens_[number], stage, watched_matrices[m].name, spectrum_shape{at(0, m).exact}});
+      for (std::size_t m = 0; m < watched_.size(); ++m) {
+        spectra_.push_back({tokens_[number], stage, watched_[m].name, spectrum_shape{at(0, m).exact}});
         for (auto& row : rows_)
           if (row.tokens == tokens_[number]) judge(row, at(0, m), at(row.lag, m), key(stage, m));
         for (auto& row : every_step_rows_)
@@ -106,6 +120,7 @@ class judgement {
   }
 
   [[nodiscard]] judged_settings const& settings() const noexcept { return settings_; }
+  [[nodiscard]] std::span<watched_matrix const> watched() const noexcept { return watched_; }
   [[nodiscard]] std::vector<refresh_row> const& rows() const noexcept { return rows_; }
   [[nodiscard]] std::vector<every_step_row> const& every_step_rows() const noexcept { return every_step_rows_; }
   [[nodiscard]] std::vector<spectrum_row> const& spectra() const noexcept { return spectra_; }
@@ -163,6 +178,7 @@ class judgement {
 
   engine& exec_;
   judged_settings settings_;
+  std::span<watched_matrix const> watched_;
   std::array<index_t, batch_kinds.size()> tokens_;
   std::vector<refresh_method> methods_{refresh_methods()};
   std::vector<every_step_method> every_step_{every_step_methods()};

@@ -24,6 +24,17 @@ inline void print_pair(distribution const& values) { std::printf("   %.4f/%.4f",
 
 }  // namespace detail
 
+/// Which model it is, and what of it is looked at.
+inline void print_subject(recorded_training const& training) {
+  std::printf("%s, AdamW on all %ld parameters, %ld tokens a step\nwatched:", training.title().c_str(),
+              static_cast<long>(training.model().flat().size()), static_cast<long>(training.tokens(batch_kind::whole)));
+  for (auto const& matrix : training.watched()) {
+    auto const shape = training.shape(matrix);
+    std::printf(" %s %ldx%ld", matrix.name, static_cast<long>(shape.rows), static_cast<long>(shape.cols));
+  }
+  std::printf("\n");
+}
+
 inline void print_spectra(judgement const& judged) {
   std::printf("\nspectra (least .. most over matrices and stages)\n");
   std::printf("%-8s%18s%18s%18s%18s%18s\n", "tokens", "rank for 90 %", "for 99 %", "numerical rank", "top 16 hold",
@@ -100,6 +111,15 @@ inline void print_every_step(judgement const& judged) {
   }
 }
 
+[[nodiscard]] inline nlohmann::json to_json(recorded_training const& training) {
+  nlohmann::json out{{"model", training.title()}, {"loss", training.losses()}, {"watched", nlohmann::json::array()}};
+  for (auto const& matrix : training.watched()) {
+    auto const shape = training.shape(matrix);
+    out["watched"].push_back({{"matrix", matrix.name}, {"rows", shape.rows}, {"cols", shape.cols}});
+  }
+  return out;
+}
+
 /// "each" lists stages, and the matrices of a stage, in the order of "samples"; where a method failed it is shorter.
 [[nodiscard]] inline nlohmann::json to_json(judgement const& judged) {
   auto const& settings = judged.settings();
@@ -108,7 +128,7 @@ inline void print_every_step(judgement const& judged) {
                      {"spectra", nlohmann::json::array()}, {"rows", nlohmann::json::array()},
                      {"next", nlohmann::json::array()}};
   for (index_t const stage : settings.stages)
-    for (auto const& watched : watched_matrices)
+    for (auto const& watched : judged.watched())
       out["samples"].push_back("step" + std::to_string(stage) + "-" + watched.name);
   for (auto const& row : judged.spectra())
     out["spectra"].push_back({{"tokens", row.tokens},

@@ -154,6 +154,7 @@ class tracker {
       detail::warm(1, 0),
       detail::warm(1, 8),
       detail::warm(2, 8),
+      detail::warm(2, 16),
       detail::warm(3, 8),
       detail::cold(1),
       detail::cold(2),
