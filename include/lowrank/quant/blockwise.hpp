@@ -88,7 +88,7 @@ struct blockwise_view {
     block_scale shared{to_float(kept[0]), 0};
     if constexpr (Codec::stored_per_block == 2) shared.zero = to_float(kept[1]);
     if constexpr (requires { codec.values(); })
-      return tile.load_bytes(codes_at(line, first), valid, codec.values(), shared.scale);
+      return tile.load_bytes(codes_at(line, first), valid, codec, shared.scale);
     else
       return tile.template load_codes<Codec::bits>(codes_at(line, first), valid,
                                                    [&](auto q) { return codec.decode(q, shared); });
@@ -99,6 +99,11 @@ struct blockwise_view {
                        index_t valid) const noexcept {
     block_scale shared;
     if (!keep_scale(tile, f, line, first, valid, shared)) return false;
+    if constexpr (requires { codec.encode_many(codes, f.data(), valid, shared); } && Tile::size % 64 == 0)
+      if (valid == Tile::size) {
+        codec.encode_many(codes_at(line, first), f.data(), valid, shared);
+        return true;
+      }
     tile.template store_codes<Codec::bits>(codes_at(line, first), f, valid,
                                            [&](auto x) { return codec.encode(x, shared); });
     return true;
@@ -175,7 +180,7 @@ class blockwise {
 /// Cost: reads the codes, writes 4 bytes an element; workspace 0.
 template <executor E, class Codec, int Block>
 void dequantize(E& exec, blockwise_view<Codec, Block, typename E::space> from, float* values) {
-  launch_rows<Block>(
+  launch_output_rows<Block>(
       exec, from.layout.shape(), [=] LOWRANK_DEVICE(auto tile, index_t line, index_t first, index_t valid) {
         tile.store(values + line * from.layout.length + first, from.load(tile, line, first, valid), valid);
       });

@@ -17,6 +17,7 @@
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/quant/code_book.hpp"
 #include "lowrank/quant/detail/dynamic_cells.hpp"
+#include "lowrank/quant/detail/dynamic_lanes.hpp"
 #include "lowrank/tile/int_pack.hpp"
 #include "lowrank/tile/tile.hpp"
 
@@ -65,11 +66,21 @@ template <class Real>
   Real const big{12582912.0F};  // 1.5 * 2^23
   return as_real(bits_of(x + big) - bits_of(big));
 }
+/// The largest one that is not above x.
 template <class Real>
 [[nodiscard]] LOWRANK_HD constexpr Real whole_below(Real x) noexcept {
   Real const closest = nearest_whole(x);
+#if defined(LOWRANK_DEVICE_PASS)
   return select(less(x, closest), closest - Real{1.0F}, closest);
+#else
+  // By the bits: whether it is above is a coin toss, and a branch on it costs more than all the rest.
+  return closest - from_bits(bits_of(Real{1.0F}) & as_mask(less(x, closest)));
+#endif
 }
+#if LOWRANK_PACK_WIDTH >= 8
+[[nodiscard]] LOWRANK_INLINE pack nearest_whole(pack x) noexcept { return rounded_to_even(x); }
+[[nodiscard]] LOWRANK_INLINE pack whole_below(pack x) noexcept { return rounded_down(x); }
+#endif
 template <class Real>
 [[nodiscard]] LOWRANK_HD constexpr Real clamped(Real x, float low, float high) noexcept {
   return smaller(larger(x, Real{low}), Real{high});
@@ -84,8 +95,8 @@ template <class T>
 [[nodiscard]] LOWRANK_HD constexpr float stored_from_above(float x) noexcept {
   if constexpr (std::same_as<T, float>) return x;
   else {
-    bf16 const closest = to_bf16(x);
-    return closest.value() >= x ? closest.value() : bf16{static_cast<std::uint16_t>(closest.bits + 1)}.value();
+    bf16 const closest = to_bf16(x);  // above or below by chance: not a branch
+    return bf16{static_cast<std::uint16_t>(closest.bits + (closest.value() < x ? 1 : 0))}.value();
   }
 }
 [[nodiscard]] LOWRANK_HD constexpr float largest_magnitude(value_range r) noexcept {
@@ -237,6 +248,16 @@ struct dynamic8 {
     return sign == signedness::with_sign ? detail::dynamic8_signed_code<Ties, least_negative>(scaled)
                                          : detail::dynamic8_unsigned_code<Ties>(scaled);
   }
+#if defined(LOWRANK_HAS_BYTE_LANES)
+  /// Writes the codes of `count` numbers, a multiple of 64.
+  void encode_many(std::uint8_t* codes, pack const* x, index_t count, block_scale s) const noexcept
+      requires(Tiny == tiny_negative::rounds) {
+    if (sign == signedness::with_sign) detail::store_dynamic8<Ties, signedness::with_sign>(codes, x, count, s.inverse);
+    else detail::store_dynamic8<Ties, signedness::nonnegative>(codes, x, count, s.inverse);
+  }
+  /// `values`, as tiles look them up 64 at a time.
+  [[nodiscard]] byte_planes const& planes() const noexcept { return detail::dynamic8_planes(sign); }
+#endif
   [[nodiscard]] LOWRANK_HD float const* values() const noexcept { return detail::dynamic8_values(sign); }
   [[nodiscard]] LOWRANK_HD float decode(std::int32_t q, block_scale s) const noexcept { return values()[q] * s.scale; }
 };

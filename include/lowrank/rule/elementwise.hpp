@@ -116,19 +116,20 @@ struct elementwise : Formula {
     bool const coupled = this->decay == decay_order::coupled;
     launch<Tiles::narrow>(
         exec, r.size(),
-        [=, c = s.scalars.data(), from = r.data] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
-          if (record->skip != 0) return;
-          using real = typename decltype(tile)::real;
-          auto g = tile.load(from + first, valid);
-          auto w = weight.load(tile, first, valid);
-          real const in{record->grad_scale}, pull{record->decay};
-          tile.each([&](auto k) { g[k] = in * g[k]; });
-          if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, w[k], g[k]); });
-          turn(tile, g, open, *c, record->direction_scale, first, valid);
-          real const keep{record->keep}, down{record->down};
-          tile.each([&](auto k) { w[k] = fused_multiply_add(down, g[k], keep * w[k]); });
-          weight.store(tile, w, first, valid, *record);
-        });
+        [ =, c = s.scalars.data(), from = r.data ] LOWRANK_DEVICE(auto tile, index_t first, index_t valid)
+            __attribute__((always_inline)) {
+              if (record->skip != 0) return;
+              using real = typename decltype(tile)::real;
+              auto g = tile.load(from + first, valid);
+              auto w = weight.load(tile, first, valid);
+              real const in{record->grad_scale}, pull{record->decay};
+              tile.each([&](auto k) { g[k] = in * g[k]; });
+              if (coupled) tile.each([&](auto k) { g[k] = fused_multiply_add(pull, w[k], g[k]); });
+              turn(tile, g, open, *c, record->direction_scale, first, valid);
+              real const keep{record->keep}, down{record->down};
+              tile.each([&](auto k) { w[k] = fused_multiply_add(down, g[k], keep * w[k]); });
+              weight.store(tile, w, first, valid, *record);
+            });
   }
 
  private:
@@ -164,8 +165,8 @@ struct elementwise : Formula {
   }
   /// g <- scale * N(g), moments moved on.
   template <class Tile, class Handles>
-  static LOWRANK_HD void turn(Tile tile, typename Tile::fragment& g, Handles const& open,
-                              typename Formula::scalars const& c, float scale, index_t first, index_t valid) {
+  static LOWRANK_INLINE void turn(Tile tile, typename Tile::fragment& g, Handles const& open,
+                                  typename Formula::scalars const& c, float scale, index_t first, index_t valid) {
     using real = typename Tile::real;
     // Moments by numbers that the compiler knows: where they are registers, they have no addresses.
     auto const each_moment = [](auto const& f) {
@@ -175,7 +176,8 @@ struct elementwise : Formula {
     std::array<typename Tile::fragment, moments> m;
     each_moment([&](auto k) { m[k] = open[k].load(tile, order_of(k), first, valid); });
     real const out{scale};
-    tile.each([&](auto k) {
+    // Inlined by force, as is this function: by call, what is in registers would go through memory for each of them.
+    tile.each([&](auto k) __attribute__((always_inline)) {
       std::array<real, moments> here;
       each_moment([&](auto i) { here[i] = m[i][k]; });
       g[k] = out * Formula::direction(g[k], here, c);

@@ -59,6 +59,24 @@ struct float_pack<LOWRANK_PACK_WIDTH> {
     return out;
   }
   LOWRANK_INLINE void store(float* p) const noexcept { __builtin_memcpy(p, &v, sizeof(native)); }
+  /// To memory without reading its lines into a cache first. Others see it after `stores_done`.
+  /// Requires: p a multiple of the register's bytes.
+  LOWRANK_INLINE void store_past_cache(float* p) const noexcept {
+#if LOWRANK_PACK_WIDTH == 16
+    _mm512_stream_ps(p, v);
+#elif LOWRANK_PACK_WIDTH == 8
+    _mm256_stream_ps(p, v);
+#elif LOWRANK_PACK_WIDTH == 4
+    _mm_stream_ps(p, v);
+#else
+    store(p);
+#endif
+  }
+  LOWRANK_INLINE static void stores_done() noexcept {
+#if LOWRANK_PACK_WIDTH > 1
+    _mm_sfence();
+#endif
+  }
 
   LOWRANK_INLINE friend float_pack operator+(float_pack a, float_pack b) noexcept { return {a.v + b.v}; }
   LOWRANK_INLINE friend float_pack operator-(float_pack a, float_pack b) noexcept { return {a.v - b.v}; }
@@ -101,9 +119,66 @@ using pack = float_pack<LOWRANK_PACK_WIDTH>;
 #endif
 }
 
+// Written out: compilers make a comparison and a choice of these where one operand is a constant.
 /// The smaller and the larger of two, lane by lane; the second where one is NaN.
-[[nodiscard]] LOWRANK_INLINE pack smaller(pack a, pack b) noexcept { return {a.v < b.v ? a.v : b.v}; }
-[[nodiscard]] LOWRANK_INLINE pack larger(pack a, pack b) noexcept { return {a.v > b.v ? a.v : b.v}; }
+[[nodiscard]] LOWRANK_INLINE pack smaller(pack a, pack b) noexcept {
+#if LOWRANK_PACK_WIDTH == 16
+  return {_mm512_maskz_min_ps(0xFFFF, a.v, b.v)};
+#elif LOWRANK_PACK_WIDTH == 8
+  return {_mm256_min_ps(a.v, b.v)};
+#elif LOWRANK_PACK_WIDTH == 4
+  return {_mm_min_ps(a.v, b.v)};
+#else
+  return {a.v < b.v ? a.v : b.v};
+#endif
+}
+[[nodiscard]] LOWRANK_INLINE pack larger(pack a, pack b) noexcept {
+#if LOWRANK_PACK_WIDTH == 16
+  return {_mm512_maskz_max_ps(0xFFFF, a.v, b.v)};
+#elif LOWRANK_PACK_WIDTH == 8
+  return {_mm256_max_ps(a.v, b.v)};
+#elif LOWRANK_PACK_WIDTH == 4
+  return {_mm_max_ps(a.v, b.v)};
+#else
+  return {a.v > b.v ? a.v : b.v};
+#endif
+}
+/// The smallest and the largest lane. Nothing is NaN.
+[[nodiscard]] LOWRANK_INLINE float smallest_of(pack a) noexcept {
+#if LOWRANK_PACK_WIDTH == 16
+  return _mm512_reduce_min_ps(a.v);
+#else
+  std::array<float, pack::width> each;
+  a.store(each.data());
+  return *std::ranges::min_element(each);
+#endif
+}
+[[nodiscard]] LOWRANK_INLINE float largest_of(pack a) noexcept {
+#if LOWRANK_PACK_WIDTH == 16
+  return _mm512_reduce_max_ps(a.v);
+#else
+  std::array<float, pack::width> each;
+  a.store(each.data());
+  return *std::ranges::max_element(each);
+#endif
+}
+#if LOWRANK_PACK_WIDTH >= 8
+/// The whole number below, and the nearest one, ties to even.
+[[nodiscard]] LOWRANK_INLINE pack rounded_down(pack a) noexcept {
+#if LOWRANK_PACK_WIDTH == 16
+  return {_mm512_maskz_roundscale_ps(0xFFFF, a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+#else
+  return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+#endif
+}
+[[nodiscard]] LOWRANK_INLINE pack rounded_to_even(pack a) noexcept {
+#if LOWRANK_PACK_WIDTH == 16
+  return {_mm512_maskz_roundscale_ps(0xFFFF, a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+#else
+  return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+#endif
+}
+#endif
 
 /// Whether everything it saw was finite. By the bits, so that it survives -ffinite-math-only.
 class finite_watch {
@@ -114,12 +189,20 @@ class finite_watch {
     bits &= 0x7FFFFFFF;
     most_ = bits > most_ ? bits : most_;
   }
-  [[nodiscard]] LOWRANK_INLINE bool finite() const noexcept {
+  [[nodiscard]] LOWRANK_INLINE bool finite() const noexcept { return most() < 0x7F800000; }
+  /// Bits of the largest magnitude it saw, which sort like it.
+  [[nodiscard]] LOWRANK_INLINE std::int32_t most() const noexcept {
+#if LOWRANK_PACK_WIDTH == 16
+    __m512i each;
+    __builtin_memcpy(&each, &most_, sizeof each);
+    return _mm512_reduce_max_epi32(each);
+#else
     std::array<std::int32_t, pack::width> each;
     __builtin_memcpy(each.data(), &most_, sizeof each);
     std::int32_t most = 0;
     for (auto const one : each) most = one > most ? one : most;
-    return most < 0x7F800000;
+    return most;
+#endif
   }
 
  private:

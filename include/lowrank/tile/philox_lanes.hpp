@@ -19,7 +19,11 @@ struct wide_words {
   __m512i v;  ///< the lower halves count; what is in the upper ones is never looked at
 
   LOWRANK_INLINE static wide_words of(std::uint32_t x) noexcept { return {_mm512_set1_epi64(x)}; }
-  LOWRANK_INLINE static wide_words load(std::uint64_t const* p) noexcept { return {_mm512_loadu_si512(p)}; }
+  /// first, first + 1 ...
+  LOWRANK_INLINE static wide_words from(std::uint64_t first) noexcept {
+    return {_mm512_add_epi64(_mm512_set1_epi64(static_cast<std::int64_t>(first)),
+                             _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0))};
+  }
   LOWRANK_INLINE friend wide_words operator*(wide_words a, wide_words b) noexcept {
     return {_mm512_maskz_mul_epu32(0xFF, a.v, b.v)};
   }
@@ -44,8 +48,8 @@ struct wide_words {
   __m256i v;
 
   LOWRANK_INLINE static wide_words of(std::uint32_t x) noexcept { return {_mm256_set1_epi64x(x)}; }
-  LOWRANK_INLINE static wide_words load(std::uint64_t const* p) noexcept {
-    return {_mm256_loadu_si256(reinterpret_cast<__m256i const*>(p))};
+  LOWRANK_INLINE static wide_words from(std::uint64_t first) noexcept {
+    return {_mm256_add_epi64(_mm256_set1_epi64x(static_cast<std::int64_t>(first)), _mm256_set_epi64x(3, 2, 1, 0))};
   }
   LOWRANK_INLINE friend wide_words operator*(wide_words a, wide_words b) noexcept {
     return {_mm256_mul_epu32(a.v, b.v)};
@@ -70,7 +74,7 @@ struct wide_words {
   std::uint64_t v;
 
   LOWRANK_INLINE static wide_words of(std::uint32_t x) noexcept { return {x}; }
-  LOWRANK_INLINE static wide_words load(std::uint64_t const* p) noexcept { return {*p}; }
+  LOWRANK_INLINE static wide_words from(std::uint64_t first) noexcept { return {first}; }
   LOWRANK_INLINE friend wide_words operator*(wide_words a, wide_words b) noexcept {
     return {(a.v & 0xFFFFFFFFU) * (b.v & 0xFFFFFFFFU)};
   }
@@ -86,12 +90,25 @@ struct wide_words {
 };
 #endif
 
+/// A round on each of the counters, and the keys of the next one.
+template <std::size_t Groups>
+LOWRANK_INLINE void philox_round(std::array<std::array<wide_words, 4>, Groups>& c,
+                                 std::array<std::uint32_t, 2>& k) noexcept {
+  auto const k0 = wide_words::of(k[0]), k1 = wide_words::of(k[1]);
+  for (auto& v : c) {
+    auto const x = wide_words::of(0xD2511F53U) * v[0], y = wide_words::of(0xCD9E8D57U) * v[2];
+    v = {y.upper() ^ v[1] ^ k0, y, x.upper() ^ v[3] ^ k1, x};
+  }
+  k[0] += 0x9E3779B9U;
+  k[1] += 0xBB67AE85U;
+}
+
 }  // namespace detail
 
 /// Words 4 first ... 4 (first + Count) - 1 of the stream: `random_block(key, first)` and the Count - 1 after it.
 template <std::size_t Count>
-LOWRANK_INLINE void random_words(rng_key const& key, std::uint64_t first,
-                                 std::array<std::uint32_t, 4 * Count>& words) noexcept {
+LOWRANK_HD inline void random_words(rng_key const& key, std::uint64_t first,
+                                    std::array<std::uint32_t, 4 * Count>& words) noexcept {
   using detail::wide_words;
   constexpr std::size_t lanes = wide_words::count;
   // Several groups of lanes at once, because each round waits for the one before.
@@ -103,20 +120,17 @@ LOWRANK_INLINE void random_words(rng_key const& key, std::uint64_t first,
   for (std::size_t b = 0; b < Count; b += lanes * groups) {
     std::array<std::array<wide_words, 4>, groups> c;
     for (std::size_t g = 0; g < groups; ++g) {
-      std::array<std::uint64_t, lanes> number;
-      for (std::size_t i = 0; i < lanes; ++i) number[i] = first + b + g * lanes + i;
-      auto const counter = wide_words::load(number.data());
+      auto const counter = wide_words::from(first + b + g * lanes);
       c[g] = {counter, counter.upper(), low, high};
     }
     std::array<std::uint32_t, 2> k{static_cast<std::uint32_t>(key.seed), static_cast<std::uint32_t>(key.seed >> 32)};
-    for (int round = 0; round < 10; ++round) {
-      auto const k0 = wide_words::of(k[0]), k1 = wide_words::of(k[1]);
-      for (auto& v : c) {
-        auto const x = wide_words::of(0xD2511F53U) * v[0], y = wide_words::of(0xCD9E8D57U) * v[2];
-        v = {y.upper() ^ v[1] ^ k0, y, x.upper() ^ v[3] ^ k1, x};
-      }
-      k[0] += 0x9E3779B9U;
-      k[1] += 0xBB67AE85U;
+    // Five in a turn of the loop, at whose end compilers move as many registers as a round computes.
+    for (int turn = 0; turn < 2; ++turn) {
+      detail::philox_round(c, k);
+      detail::philox_round(c, k);
+      detail::philox_round(c, k);
+      detail::philox_round(c, k);
+      detail::philox_round(c, k);
     }
     for (std::size_t g = 0; g < groups; ++g)
       store_in_turns(pair_of(c[g][0], c[g][1]), pair_of(c[g][2], c[g][3]), words.data() + 4 * (b + g * lanes));

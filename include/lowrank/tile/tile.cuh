@@ -165,8 +165,10 @@ struct warp_tile {
     }
     return out;
   }
-  [[nodiscard]] __device__ fragment load_bytes(std::uint8_t const* p, index_t valid, float const* table,
+  template <class Book>
+  [[nodiscard]] __device__ fragment load_bytes(std::uint8_t const* p, index_t valid, Book const& book,
                                                float factor) const noexcept {
+    float const* const table = book.values();
     if constexpr (items % 4 == 0) {
       auto const raw = read(p, valid);
       std::uint32_t words[items / 4];

@@ -12,6 +12,7 @@
 #include "lowrank/core/executor.hpp"
 #include "lowrank/core/rng.hpp"
 #include "lowrank/core/scalar.hpp"
+#include "lowrank/tile/byte_lanes.hpp"
 #include "lowrank/tile/int_pack.hpp"
 #include "lowrank/tile/pack.hpp"
 #include "lowrank/tile/philox_lanes.hpp"
@@ -38,13 +39,18 @@ struct basic_host_tile {
   using real = pack;                                ///< what a formula sees
   using fragment = std::array<pack, static_cast<std::size_t>(items)>;
 
-  /// The first `valid` elements at p, widened to fp32; the rest are zero.
+  /// The first `valid` elements at p, widened to fp32; the rest are zero. Large tiles ask for what comes after them: while
+  /// they compute, nobody else does.
   template <class T>
   [[nodiscard]] LOWRANK_INLINE fragment load(T const* p, index_t valid) const noexcept {
     fragment out;
     if constexpr (std::same_as<T, float>) {
       if (valid == size) {
-        for (int k = 0; k < items; ++k) out[static_cast<std::size_t>(k)] = pack::load(p + k * pack::width);
+        for (int k = 0; k < items; ++k) {
+          auto const at = reinterpret_cast<std::uintptr_t>(p + k * pack::width);
+          if constexpr (size >= 256) LOWRANK_PREFETCH(at + ahead);  // NOLINT(performance-no-int-to-ptr)
+          out[static_cast<std::size_t>(k)] = pack::load(p + k * pack::width);
+        }
         return out;
       }
     }
@@ -106,7 +112,6 @@ struct basic_host_tile {
     if (valid == 0) return {};
     pack low = f[0], high = f[0];
     finite_watch watch;
-    std::array<float, pack::width> ends;
     if (valid == size) {
       for (auto const& x : f) {
         low = smaller(x, low);
@@ -125,16 +130,16 @@ struct basic_host_tile {
         watch.see(x);
       }
     }
-    value_range out{.low = 0, .high = 0, .finite = watch.finite()};
-    low.store(ends.data());
-    out.low = *std::ranges::min_element(ends) + 0.0F;
-    high.store(ends.data());
-    out.high = *std::ranges::max_element(ends) + 0.0F;
-    return out;
+    return {.low = smallest_of(low) + 0.0F, .high = largest_of(high) + 0.0F, .finite = watch.finite()};
   }
   /// The same where only the largest magnitude is asked for; `low` and `high` may then be any two numbers with it.
   [[nodiscard]] LOWRANK_INLINE value_range magnitude(fragment const& f, index_t valid) const noexcept {
-    return range(f, valid);
+    finite_watch watch;
+    if (valid == size)
+      for (auto const& x : f) watch.see(x);
+    else
+      for (auto const& x : first_of(f, valid)) watch.see(x);
+    return {.low = 0, .high = from_bits(watch.most()), .finite = watch.finite()};
   }
   /// decode(codes) of the first `valid` codes at p, packed as `code_bytes` says; the rest are zero. `decode` takes and gives
   /// packs.
@@ -162,16 +167,25 @@ struct basic_host_tile {
     for (int k = 0; k < items; ++k) out[static_cast<std::size_t>(k)] = decode(int_pack::load(from + k * pack::width));
     return valid == size ? out : first_of(out, valid);
   }
-  /// factor * table[code] of the first `valid` bytes at p; the rest are zero. One by one: on many processors that is faster
-  /// than their instruction for it.
-  [[nodiscard]] LOWRANK_INLINE fragment load_bytes(std::uint8_t const* p, index_t valid, float const* table,
+  /// factor * book.values()[code] of the first `valid` bytes at p; the rest are zero. One by one where the processor does
+  /// not permute bytes: on many that is faster than their instruction for it.
+  template <class Book>
+  [[nodiscard]] LOWRANK_INLINE fragment load_bytes(std::uint8_t const* p, index_t valid, Book const& book,
                                                    float factor) const noexcept {
+    fragment out;
+#if defined(LOWRANK_HAS_BYTE_LANES)
+    if constexpr (items % 4 == 0 && requires { book.planes(); })
+      if (valid == size) {
+        scaled_lookup(book.planes(), p, size, factor, out.data());
+        return out;
+      }
+#endif
+    auto const* const table = book.values();
     alignas(64) std::array<float, size> wide{};
     if (valid == size)
       for (int i = 0; i < size; ++i) wide[static_cast<std::size_t>(i)] = table[p[i]];
     else
       for (int i = 0; i < valid; ++i) wide[static_cast<std::size_t>(i)] = table[p[i]];
-    fragment out;
     for (int k = 0; k < items; ++k)
       out[static_cast<std::size_t>(k)] = pack{factor} * pack::load(wide.data() + k * pack::width);
     return out;
@@ -184,10 +198,12 @@ struct basic_host_tile {
     alignas(64) std::array<std::uint8_t, size> codes;
     auto* const to = Bits == 8 && valid == size ? p : codes.data();
     auto const coded = [&](fragment const& from) {
-      for (int k = 0; k < items; ++k) {
+      auto const code = [&](int k) {
         auto const at = static_cast<std::size_t>(k);
-        encode(from[at], more[at]...).store(to + k * pack::width);
-      }
+        return encode(from[at], more[at]...);
+      };
+      for (int k = 0; k + 1 < items; k += 2) int_pack::store_two(code(k), code(k + 1), to + k * pack::width);
+      if constexpr (items % 2 != 0) code(items - 1).store(to + (items - 1) * pack::width);
     };
     // What is behind the first elements has no part in their scale, and codecs need not bear it.
     if (valid == size) coded(f);
@@ -236,6 +252,8 @@ struct basic_host_tile {
   }
 
  private:
+  static constexpr std::uintptr_t ahead = 2048;  ///< bytes
+
   /// random_16(key, first + i) for every element of a tile.
   [[nodiscard]] LOWRANK_INLINE static std::array<std::uint16_t, size> random_halves(rng_key const& key,
                                                                                     std::uint64_t first) noexcept {
@@ -264,8 +282,25 @@ struct basic_host_tile {
 /// 256 consecutive elements: a block of a quantized state, eight elements for each lane of a warp.
 using host_tile = basic_host_tile<256 / pack::width>;
 
+/// A tile whose stores of floats leave the caches alone: for what is larger than they are and not read again at once.
+template <int Items>
+struct output_host_tile : basic_host_tile<Items> {
+  using base = basic_host_tile<Items>;
+
+  LOWRANK_INLINE void store(float* p, typename base::fragment const& f, index_t valid) const noexcept {
+    if (valid != base::size || reinterpret_cast<std::uintptr_t>(p) % sizeof(pack) != 0) return base::store(p, f, valid);
+    for (int k = 0; k < Items; ++k) f[static_cast<std::size_t>(k)].store_past_cache(p + k * pack::width);
+  }
+  static void done() noexcept { pack::stores_done(); }
+};
+
 namespace detail {
 
+/// For tiles that ask for it, at the end of what one thread does.
+template <class Tile>
+void end_of_tiles() noexcept {
+  if constexpr (requires { Tile::done(); }) Tile::done();
+}
 template <class Tile, class Body>
 void launch_host_tiles(host_executor& exec, index_t count, Body const& body) {
   // Elements a task takes, so that a task outweighs handing it over.
@@ -275,6 +310,21 @@ void launch_host_tiles(host_executor& exec, index_t count, Body const& body) {
     index_t first = begin;
     for (; first + Tile::size <= end; first += Tile::size) body(Tile{}, first, index_t{Tile::size});
     if (first < end) body(Tile{}, first, end - first);
+    end_of_tiles<Tile>();
+  });
+}
+template <class Tile, class Body>
+void launch_host_rows(host_executor& exec, extents shape, Body const& body) {
+  if (shape.rows == 1)
+    return launch_host_tiles<Tile>(exec, shape.cols,
+                                   [&](auto t, index_t first, index_t valid) { body(t, index_t{0}, first, valid); });
+  if (shape.size() == 0) return;
+  index_t const group = std::max<index_t>(1, 16384 / shape.cols);
+  exec.parallel((shape.rows + group - 1) / group, [&](index_t task) {
+    for (index_t row = task * group; row < std::min(shape.rows, (task + 1) * group); ++row)
+      for (index_t first = 0; first < shape.cols; first += Tile::size)
+        body(Tile{}, row, first, std::min<index_t>(Tile::size, shape.cols - first));
+    end_of_tiles<Tile>();
   });
 }
 
@@ -301,17 +351,17 @@ void launch_elements(host_executor& exec, index_t count, Body const& body) {
 /// body(tile, row, first, valid) for every stretch of up to `Size` columns of every row of a packed matrix of that shape.
 template <int Size = host_tile::size, class Body>
 void launch_rows(host_executor& exec, extents shape, Body const& body) {
-  using tile = basic_host_tile<Size / pack::width>;
-  if (shape.rows == 1)
-    return detail::launch_host_tiles<tile>(
-        exec, shape.cols, [&](auto t, index_t first, index_t valid) { body(t, index_t{0}, first, valid); });
-  if (shape.size() == 0) return;
-  index_t const group = std::max<index_t>(1, 16384 / shape.cols);
-  exec.parallel((shape.rows + group - 1) / group, [&](index_t task) {
-    for (index_t row = task * group; row < std::min(shape.rows, (task + 1) * group); ++row)
-      for (index_t first = 0; first < shape.cols; first += Size)
-        body(tile{}, row, first, std::min<index_t>(Size, shape.cols - first));
-  });
+  detail::launch_host_rows<basic_host_tile<Size / pack::width>>(exec, shape, body);
+}
+/// The same for bodies that store a packed matrix of that shape, of floats, and do not look at it.
+template <int Size, executor E, class Body>
+void launch_output_rows(E& exec, extents shape, Body const& body) {
+  if constexpr (std::same_as<E, host_executor>) {
+    constexpr index_t beyond_caches = 32 << 20;  // of bytes; below it the reader may well find it there
+    if (shape.size() >= beyond_caches / index_t{sizeof(float)})
+      return detail::launch_host_rows<output_host_tile<Size / pack::width>>(exec, shape, body);
+  }
+  launch_rows<Size>(exec, shape, body);
 }
 
 }  // namespace lowrank

@@ -128,6 +128,55 @@ TEST_CASE("no cell of the searches in the dynamic maps holds two thresholds, and
   check_cells<lowrank::detail::dynamic8_cells<7>>(dynamic8_unsigned_book);
 }
 
+#if defined(LOWRANK_HAS_BYTE_LANES)
+template <tie_rule Ties>
+void check_codes_together(signedness sign) {
+  codec::dynamic8<Ties> const codec{sign};
+  std::vector<float> x{0.0F, 1.0F, next_above(1.0F), next_below(1.0F), 1e-30F};
+  auto const add_around = [&](auto const& book) {
+    for (std::size_t k = 0; k + 1 < book.size; ++k)
+      for (float const near : {book.above_tie[k], book.from_tie[k], book.value[k]})
+        for (float const y : {next_below(near), near, next_above(near)}) x.push_back(std::abs(y));
+  };
+  add_around(dynamic8_signed_book);
+  add_around(dynamic8_unsigned_book);
+  for (float y = 1e-9F; y < 1; y *= 1.0007F) x.push_back(y);
+  while (x.size() % 64 != 0) x.push_back(0.5F);
+  for (std::size_t i = 0, half = x.size(); i < half; ++i) x.push_back(-x[i]);
+  for (float const inverse : {1.0F, 0.3F, 0.0F}) {
+    std::vector<pack> packs(x.size() / pack::width);
+    for (std::size_t k = 0; k < packs.size(); ++k) packs[k] = pack::load(x.data() + k * pack::width);
+    std::vector<std::uint8_t> together(x.size());
+    block_scale const shared{.scale = 1, .inverse = inverse};
+    codec.encode_many(together.data(), packs.data(), static_cast<index_t>(x.size()), shared);
+    int wrong = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) wrong += together[i] != (codec.encode(x[i], shared) & 0xFF);
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("64 numbers at once get the codes that each of them gets alone, on either side of every threshold") {
+  for (auto const sign : {signedness::with_sign, signedness::nonnegative}) {
+    check_codes_together<tie_rule::down>(sign);
+    check_codes_together<tie_rule::up>(sign);
+  }
+}
+TEST_CASE("a table in registers gives what it was made from") {
+  alignas(64) std::array<std::uint8_t, 256> codes{};
+  for (std::size_t i = 0; i < 256; ++i) codes[i] = static_cast<std::uint8_t>(i * 37 + 11);
+  for (auto const sign : {signedness::with_sign, signedness::nonnegative}) {
+    std::array<pack, 256 / pack::width> found;
+    scaled_lookup(lowrank::detail::dynamic8_planes(sign), codes.data(), 256, 0.7F, found.data());
+    std::array<float, 256> values{};
+    for (std::size_t k = 0; k < found.size(); ++k) found[k].store(values.data() + k * pack::width);
+    auto const* const book = lowrank::detail::dynamic8_values(sign);
+    int wrong = 0;
+    for (std::size_t i = 0; i < 256; ++i) wrong += values[i] != 0.7F * book[codes[i]];
+    CHECK(wrong == 0);
+  }
+}
+#endif
+
 TEST_SUITE_END();
 
 }  // namespace
