@@ -85,14 +85,17 @@ def measure(options, shape):
         return max(turn["methods"][name]["departure"] for name in names for turn in (first, second))
 
     ratios = {
+        "exact_by_plain": exact[anchor] / time["warm1plain"],
         "exact_by_warm1": exact[anchor] / time["warm1"],
         "exact_by_again": exact[anchor] / time["warm1again"],
         "exact_by_right": exact[anchor] / time["right"],
         "exact_by_warm2p8": exact[anchor] / time["warm2p8"],
+        "lowrank_by_plain": lowrank["ms"] / time["warm1plain"],
         "lowrank_by_warm1": lowrank["ms"] / time["warm1"],
         "lowrank_by_again": lowrank["ms"] / time["warm1again"],
         "cold2_by_warm1": time["cold2"] / time["warm1"],
         "pair_of_square_rate": share["pair"],
+        "plain_of_square_rate": share["warm1plain"],
         "warm1_of_square_rate": share["warm1"],
         "again_of_square_rate": share["warm1again"],
         "warm1_captured": min(turn["methods"]["warm1"]["captured"] for turn in (first, second)) / best,
