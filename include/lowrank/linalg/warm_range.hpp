@@ -84,7 +84,7 @@ template <class O>
 
 /// One pass more for the last `columns` of the orthonormal q, within the complement of the others. z has n rows and at
 /// least that many columns of scratch; shift: nullptr for none.
-/// Cost: 4 m n a + 8 m r a flops for a columns.
+/// Cost: 4 m n a + 16 m r a flops for a columns.
 template <class E, class G, class O>
 void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z, rng_key const& key, tail_shift* shift,
                 range_report* seen, O const& make_orthonormal) {
@@ -104,8 +104,9 @@ void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z
   }
   multiply(exec, 1.0F, g, const_view_of<E>(image), shift != nullptr ? 1.0F : 0.0F, y);
   remove_span(exec, kept, y, inner);  // nearly all of y may lie along the strongest: once more below
-  // The first turn makes columns whose part along the kept ones is rounding.
-  for (int turn = 0; turn < 2; ++turn) {
+  // The first turn makes columns whose part along the kept ones is rounding. Where G gives nothing they are random ones, and
+  // so they are only after the second.
+  for (int turn = 0; turn < 3; ++turn) {
     remove_span(exec, kept, y, inner);
     make_orthonormal(exec, y, key, steps);
     exec.single([=] LOWRANK_DEVICE { seen->failed |= steps->failed; });
