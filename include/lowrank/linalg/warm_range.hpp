@@ -21,7 +21,8 @@ enum class between_products : std::uint8_t {
   orthonormalize,  ///< roughly, 3 n l² flops: G Gᵀ X would hold squares of singular values, and fp32 loses the weak ones
   nothing,         ///< the cheapest pass, for gradients whose leading values are within two or three decades
   /// As `nothing`, and s X is taken from G Z: (GGᵀ - s I) X forgets a flat tail faster, by two products with one vector
-  /// more. s is found from what these say (`detail::choose_shift`), 0 where the tail is not flat.
+  /// more. s is found from what these say (`detail::choose_shift`), 0 where the tail is not flat. For
+  /// `warm_range`; elsewhere it is `nothing`.
   shift,
 };
 
@@ -104,8 +105,8 @@ void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z
   }
   multiply(exec, 1.0F, g, const_view_of<E>(image), shift != nullptr ? 1.0F : 0.0F, y);
   remove_span(exec, kept, y, inner);  // nearly all of y may lie along the strongest: once more below
-  // The first turn makes columns whose part along the kept ones is rounding. Where G gives nothing they are random ones, and
-  // so they are only after the second.
+  // The first turn makes columns whose part along the kept ones is rounding. Where G gives nothing they are random ones,
+  // of which that holds only after the second.
   for (int turn = 0; turn < 3; ++turn) {
     remove_span(exec, kept, y, inner);
     make_orthonormal(exec, y, key, steps);
@@ -188,15 +189,15 @@ template <class O = orthonormal::cholesky>
 /// Shapes: G m x n dense or factored, P m x k orthonormal, q m x r, r <= m.
 /// Requires: q overlaps neither G nor P. NaN or Inf in G: `failed` is set and q holds nothing useful.
 /// Ensures: without fresh columns, k = r: ‖QᵀG‖ >= ‖PᵀG‖ (Ritz values of an iterated subspace do not fall). With a shift
-/// that is proven where columns of P are near their Ritz vectors, as they are after the first refresh, and within 1e-3 of
-/// ‖G‖² seen elsewhere. With `retained` and rank(G) < r: at least r - rank(G) directions of P remain.
+/// that holds where columns of P are near their Ritz vectors: s is at most half of the energy of the weakest column, which
+/// elsewhere is more than the smallest Ritz value. With `retained` and rank(G) < r: at least r - rank(G) directions of P remain.
 /// report->captured and energies only with column_order::by_energy, else -1 and untouched.
 /// Cost: 4 m n l flops a pass, l = k + fresh (2 m n r more for the order by energy), and an orthonormalisation of m x r,
 /// with fresh columns 3.5 m l² more; workspace warm_range_bytes, at most n l + m l + max(n, m) l + O(l²) numbers.
 /// Throws: shape_error, argument_error.
 /// Reference: Rutishauser, "Simultaneous iteration method for symmetric matrices" (1970); as one warm-started step a
 /// gradient: Vogels, Karimireddy & Jaggi (PowerSGD), arXiv 1905.13727, Algorithm 1; shifts in such iterations: Feng, Yu &
-/// Xie (dashSVD), arXiv 2404.09276, section 4.
+/// Xie (dashSVD), arXiv 2404.09276.
 template <class E, gradient_argument G, orthonormalizer<E> O = orthonormal::cholesky>
 void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_options const& options,
                 rng_key const& key, range_report* report = nullptr, double* energies = nullptr,

@@ -61,7 +61,8 @@ void probe_tail(E& exec, G const& g, const_view_of<E> p, rng_key key, tail_shift
 /// The shift, from the energies of the columns of Z = 2^-e Gᵀ X, e = scaled->exponent. With the mean a and the mean of
 /// squares b of the eigenvalues outside of P, sum (λ - s)² / (t - s)² over them, what they keep of their part beside an
 /// eigenvalue t inside, is least at s = (a t - b) / (t - a); nothing where the outside is of few large eigenvalues. t is
-/// that of the weaker columns, where nearly all of the loss is. Half of the smallest at most: then no Ritz value falls.
+/// that of the weaker columns, where nearly all of the loss is. Half of the smallest column at most: where that is the smallest
+/// Ritz value, none falls.
 template <class E>
 void choose_shift(E& exec, const_view_of<E> z, unit_scale const* scaled, double* energies, tail_shift* seen) {
   index_t const n = z.rows, l = z.cols;
