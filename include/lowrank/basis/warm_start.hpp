@@ -81,8 +81,10 @@ struct basic_warm_start : one_sided {
   /// Of a warm refresh.
   [[nodiscard]] double flops(extents g, index_t r, index_t tokens) const {
     auto const work = warm_work(g, r, tokens);
-    double const again = static_cast<double>(std::min(iterate.again, r)) / static_cast<double>(std::max<index_t>(r, 1));
-    return route_flops(chosen(work), work).cost() * (1 + again / static_cast<double>(iterate.passes));
+    double const cost = route_flops(chosen(work), work).cost();
+    if (chosen(work) != range_route::direct || r == 0) return cost;  // which makes no pass again
+    double const again = static_cast<double>(std::min(iterate.again, r)) / static_cast<double>(r);
+    return cost * (1 + again / static_cast<double>(iterate.passes));
   }
   [[nodiscard]] index_t workspace_bytes(extents g, index_t r, index_t tokens) const {
     auto const by_gram = [&](range_work const& work, gram_range_options const& options) {
