@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "lowrank/linalg/columns.hpp"
+#include "lowrank/linalg/multiply_upper.hpp"
 #include "lowrank/linalg/primitives.hpp"
 
 namespace lowrank {
@@ -44,16 +45,6 @@ inline constexpr orthonormal_options roughly{.most_passes = 1, .departure = 1e30
 }
 
 namespace detail {
-
-/// C = A W + beta C for upper triangular W, skipping most of its zeros.
-template <class E>
-void multiply_upper(E& exec, const_view_of<E> a, const_view_of<E> w, float beta, view_of<E> c) {
-  index_t const width = std::max<index_t>(128, (w.cols / 4 + 63) / 64 * 64);
-  for (index_t begin = 0; begin < w.cols; begin += width) {
-    index_t const end = std::min(w.cols, begin + width);
-    multiply(exec, 1.0F, a.col_range(0, end), w.sub({0, end, begin, end}), beta, c.col_range(begin, end));
-  }
-}
 
 /// C = D YᵀY D + shift I with unit diagonal, D = diag(scales), 0 for columns without anything new.
 /// `shortest`: squared length up to which a column counts as zero.
@@ -148,13 +139,13 @@ struct cholesky_passes {
   /// Whether the factor is known to be well conditioned: one of 1e-6 more or less changes little.
   [[nodiscard]] bool well_conditioned(E& exec) const {
     auto const seen_now = exec.peek(condition);
-    return seen_now && seen_now->weakest >= 1e-2 && seen_now->dead == 0;
+    return seen_now && seen_now->weakest >= 1e-3 && seen_now->dead == 0;
   }
   /// Columns times the inverse of the factor, fresh ones for dead ones. `seen` learns whether this pass was the last.
   void apply(E& exec, rng_key const& fresh, std::int32_t pass, double enough) {
     invert_lower(exec, c);
     narrow_inverse(exec, c, scales, w);
-    multiply_upper(exec, from, w, 0.0F, to);
+    multiply_upper(exec, const_view_of<E>(from), const_view_of<E>(w), to);
     replace_columns(exec, fresh, static_cast<std::uint64_t>((pass - 1) * to.size()), scales, to);
     std::swap(from, to);
     exec.single([=, seen = seen, condition = condition] LOWRANK_DEVICE {
@@ -171,8 +162,8 @@ struct cholesky_passes {
   /// and what is added to the columns is so small that its rounding vanishes in theirs.
   void correct(E& exec, std::int32_t pass) {
     first_order_inverse(exec, c, scales, w);
-    copy(exec, from, to);
-    multiply_upper(exec, from, w, 1.0F, to);
+    multiply_upper(exec, const_view_of<E>(from), const_view_of<E>(w), to);
+    axpy(exec, 1.0F, const_view_of<E>(from), to);
     std::swap(from, to);
     exec.single([=, seen = seen, condition = condition] LOWRANK_DEVICE {
       *seen = {.passes = pass, .replaced = seen->replaced, .failed = 0, .departure = condition->departure};

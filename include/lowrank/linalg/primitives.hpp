@@ -9,6 +9,7 @@
 /// | `gram_mixed(exec, Y, C)` | the same, in fp32 over blocks of 256 rows whose sums are fp64: for nearly orthonormal Y |
 /// | `factor_cholesky(exec, C, failed)` | lower triangle of C becomes its Cholesky factor; *failed: a bad pivot was met |
 /// | `invert_lower(exec, L)` | lower triangle of L becomes that of its inverse, the rest zero |
+/// | `multiply_upper(exec, A, W, C)` | C = A W for upper triangular W; linalg/multiply_upper.hpp does for every executor |
 /// | `symmetric_eigen(exec, C, values, failed)` | C becomes its eigenvectors (columns), values descending, all fp64 |
 /// | `symmetric_eigenvalues(exec, problems)` | eigenvalues alone, of several symmetric fp64 matrices; on the host |
 ///

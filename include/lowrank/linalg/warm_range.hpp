@@ -20,9 +20,9 @@ enum class column_order : std::uint8_t {
 enum class between_products : std::uint8_t {
   orthonormalize,  ///< roughly, 3 n l² flops: G Gᵀ X would hold squares of singular values, and fp32 loses the weak ones
   nothing,         ///< the cheapest pass, for gradients whose leading values are within two or three decades
-  /// As `nothing`, and s X is taken from G Z: (GGᵀ - s I) X forgets a flat tail faster, by two products with one vector
-  /// more. s is found from what these say (`detail::choose_shift`), 0 where the tail is not flat. For
-  /// `warm_range`; elsewhere it is `nothing`.
+  /// As `nothing`, and s X is taken from G Z: (GGᵀ - s I) X forgets a flat tail faster. s is found from what the first pass
+  /// does to one random column more (`detail::choose_shift`), 0 where the tail is not flat. For `warm_range`; elsewhere it
+  /// is `nothing`.
   shift,
 };
 
@@ -105,12 +105,15 @@ void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z
   }
   multiply(exec, 1.0F, g, const_view_of<E>(image), shift != nullptr ? 1.0F : 0.0F, y);
   remove_span(exec, kept, y, inner);  // nearly all of y may lie along the strongest: once more below
-  // The first turn makes columns whose part along the kept ones is rounding. Where G gives nothing they are random ones,
-  // of which that holds only after the second.
-  for (int turn = 0; turn < 3; ++turn) {
+  // The first turn makes columns whose part along the kept ones is rounding, the second leaves them so. Where G gives
+  // nothing they are random ones, of which that holds only after one more.
+  bool drawn = false;
+  for (int turn = 0; turn < 3 && (turn < 2 || drawn); ++turn) {
     remove_span(exec, kept, y, inner);
     make_orthonormal(exec, y, key, steps);
     exec.single([=] LOWRANK_DEVICE { seen->failed |= steps->failed; });
+    auto const step = exec.peek(steps);
+    drawn |= !step || step->replaced > 0;
   }
   copy(exec, const_view_of<E>(y), weak);
 }
@@ -172,14 +175,14 @@ template <class O = orthonormal::cholesky>
                                                  index_t tokens = 0) noexcept {
   index_t const l = detail::block_width(g.rows, old, r, options.fresh);
   if (g.size() == 0 || r == 0) return r == 0 ? 0 : orthonormalize_bytes({g.rows, r});
-  index_t const product = gradient_product_bytes(tokens, l);
   bool const shifts = options.between == between_products::shift;
+  index_t const width = shifts ? l + 1 : l, product = gradient_product_bytes(tokens, width);
   index_t const between = std::max(options.passes > 1 ? orthonormalize_bytes({g.rows, l}) : 0,
                                    detail::evens_out(g, l, options) ? orthonormalize_bytes({g.cols, l}) : 0);
-  return (l > r ? scratch_bytes<float>(g.rows * l) : 0) + scratch_bytes<float>(g.cols * l) +
+  return (l > r ? scratch_bytes<float>(g.rows * l) : 0) + scratch_bytes<float>(g.cols * width) +
          scratch_bytes<range_report>(1) + scratch_bytes<orthonormal_report>(1) + scratch_bytes<unit_scale>(1) +
-         (shifts ? detail::tail_shift_bytes(l) : 0) +
-         std::max({product, between, shifts ? detail::probe_tail_bytes(g, std::min(old, l), tokens) : 0,
+         (shifts ? scratch_bytes<detail::tail_shift>(1) : 0) +
+         std::max({product + (shifts ? detail::probing_bytes(g.rows, l, std::min(old, l)) : 0), between,
                    detail::finish_block_bytes<O>(g, l, r, options.order, options.align, old, tokens, options.again)});
 }
 
@@ -193,7 +196,8 @@ template <class O = orthonormal::cholesky>
 /// elsewhere is more than the smallest Ritz value. With `retained` and rank(G) < r: at least r - rank(G) directions of P remain.
 /// report->captured and energies only with column_order::by_energy, else -1 and untouched.
 /// Cost: 4 m n l flops a pass, l = k + fresh (2 m n r more for the order by energy), and an orthonormalisation of m x r,
-/// with fresh columns 3.5 m l² more; workspace warm_range_bytes, at most n l + m l + max(n, m) l + O(l²) numbers.
+/// with fresh columns 3.5 m l² more, with a shift a column more; workspace warm_range_bytes, at most
+/// n l + m l + max(n, m) l + O(l²) numbers.
 /// Throws: shape_error, argument_error.
 /// Reference: Rutishauser, "Simultaneous iteration method for symmetric matrices" (1970); as one warm-started step a
 /// gradient: Vogels, Karimireddy & Jaggi (PowerSGD), arXiv 1905.13727, Algorithm 1; shifts in such iterations: Feng, Yu &
@@ -216,42 +220,52 @@ void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_
   auto& arena = exec.arena();
   bool const widened = l > p.cols;
   auto const block = l > r ? take_matrix(exec, {m, l}) : q;
-  auto const z = take_matrix(exec, {shape.cols, l});
+  bool const shifts = options.between == between_products::shift;
+  auto const z = take_matrix(exec, {shape.cols, shifts ? l + 1 : l});
   auto* const spare = arena.template take<range_report>(1);
   auto* const between = arena.template take<orthonormal_report>(1);
   auto* const scaled = arena.template take<unit_scale>(1);
   auto* const seen = report != nullptr ? report : spare;
   exec.single([=] LOWRANK_DEVICE { *seen = {.captured = -1}; });
-  bool const shifts = options.between == between_products::shift;
-  auto* const shift = shifts ? arena.template take<detail::tail_shift>(1) : nullptr;
-  auto* const energies_of_z = shifts ? arena.template take<double>(l) : nullptr;
   index_t const inside = std::min(p.cols, l);
-  if (shifts) detail::probe_tail(exec, g, p.col_range(0, inside), key, shift);
-
-  if (widened) detail::fill_block(exec, p, block, key);
-  auto x = widened ? const_view_of<E>(block) : p.col_range(0, l);
-  for (index_t pass = 0; pass < options.passes; ++pass) {
-    multiply(exec, 1.0F, g.t(), x, 0.0F, z);
+  auto const old = p.col_range(0, inside);
+  auto* const shift = shifts ? arena.template take<detail::tail_shift>(1) : nullptr;
+  auto const project = [&](const_view_of<E> from) {
+    auto const to = z.col_range(0, from.cols);
+    multiply(exec, 1.0F, g.t(), from, 0.0F, to);
     // Squares of a gradient of 1e-25 would vanish, those of 1e-12 do not. One scale for all columns: their lengths tell
     // weak from strong.
-    scale_to_unit(exec, z, scaled, detail::product_spared);
+    scale_to_unit(exec, to, scaled, detail::product_spared);
     exec.single([=] LOWRANK_DEVICE { seen->failed = scaled->nonfinite; });
-    if (auto const failed = exec.peek(&seen->failed); failed && *failed != 0) return;
-    if (detail::evens_out(shape, l, options)) orthonormalize(exec, z, key, between, roughly);
-    if (shifts) {
-      if (pass == 0) detail::choose_shift(exec, const_view_of<E>(z), scaled, energies_of_z, shift);
+    auto const failed = exec.peek(&seen->failed);
+    return !failed || *failed == 0;
+  };
+
+  if (widened) detail::fill_block(exec, p, block, key);
+  auto x = widened ? const_view_of<E>(block) : old;
+  for (index_t pass = 0; pass < options.passes; ++pass) {
+    if (shifts && pass == 0) {
+      scratch_scope const probing{exec};
+      detail::probing_block<E> const probed{exec, m, l, inside, shift};
+      probed.fill(exec, x, old, key);
+      if (!project(probed.columns)) return;
       if (x.data != block.data) copy(exec, x, block);
-      detail::scale_by_shift(exec, block, scaled, shift);
+      multiply(exec, 1.0F, g, z, 0.0F, probed.columns);
+      probed.subtract(exec, old, z, scaled, block);
+    } else {
+      if (!project(x)) return;
+      auto const product = z.col_range(0, l);
+      if (detail::evens_out(shape, l, options)) orthonormalize(exec, product, key, between, roughly);
+      if (shifts) detail::scale_by_shift(exec, block, scaled, shift);
+      multiply(exec, 1.0F, g, product, shifts ? 1.0F : 0.0F, block);
     }
-    multiply(exec, 1.0F, g, z, shifts ? 1.0F : 0.0F, block);
     if (pass + 1 < options.passes) orthonormalize(exec, block, key, between, roughly);
     x = block;
   }
   if (options.retained > 0) {
     scale_to_unit(exec, block, scaled);
-    index_t const k = inside;
     auto const share = options.retained * static_cast<float>(std::sqrt(static_cast<double>(m)));
-    axpy(exec, share, p.col_range(0, k), block.col_range(0, k));
+    axpy(exec, share, old, block.col_range(0, inside));
   }
   detail::finish_block(exec, g, p, block, z, q, options.order, options.align, key, seen, energies, make_orthonormal,
                        options.again, shift);

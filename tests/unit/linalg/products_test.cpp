@@ -4,6 +4,7 @@
 
 #include "lowrank/linalg/elementwise.hpp"
 #include "lowrank/linalg/gradient_products.hpp"
+#include "lowrank/linalg/multiply_upper.hpp"
 #include "support/allocation_counter.hpp"
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
@@ -131,6 +132,33 @@ TEST_SUITE("products") {
     matrix<double> g{4, 4};
     CHECK_THROWS_AS(gram(exec, a.view(), g.view()), shape_error);
     CHECK(squared_norm_of(c.view()) == 0);
+  }
+  TEST_CASE_TEMPLATE("a product with a triangle equals fp64 loops in every layout", E, LOWRANK_TEST_EXECUTORS) {
+    E exec{{.threads = 2}};
+    for (auto const [m, l] : {extents{1, 1}, extents{9, 5}, extents{0, 4}, extents{700, 130}, extents{1100, 321}}) {
+      auto const a = random_matrix({m, l}, 1);
+      auto w = random_matrix({l, l}, 2);
+      for (index_t i = 0; i < l; ++i)
+        for (index_t j = 0; j < i; ++j) w(i, j) = 0;
+      auto const at = copy_of(a.view().t()), wt = copy_of(w.view().t());
+      strided_copy w_gaps{w.view()};
+      auto const plain = plain_product(a.view(), w.view());
+      matrix_view<float const> const lefts[] = {a.view(), at.view().t()};
+      matrix_view<float const> const triangles[] = {w.view(), wt.view().t(), w_gaps.view()};
+      for (auto const left : lefts)
+        for (auto const triangle : triangles)
+          for (int layout = 0; layout < 3; ++layout) {
+            auto rows = random_matrix({m, l}, 3), columns = random_matrix({l, m}, 3);
+            strided_copy gaps{rows.view()};
+            auto const c = layout == 0 ? rows.view() : layout == 1 ? columns.view().t() : gaps.view();
+            multiply_upper(exec, left, triangle, c);
+            CHECK(largest_difference(c, plain.view()) <= 32 * eps * std::sqrt(static_cast<double>(l)));
+          }
+    }
+    matrix<float> c{3, 4};
+    CHECK_THROWS_AS(multiply_upper(exec, matrix_view<float const>(c.view()), matrix_view<float const>(c.view()),
+                                   matrix<float>{3, 4}.view()),
+                    shape_error);
   }
   TEST_CASE("products do not allocate") {
     host_executor exec{{.threads = 2}};

@@ -320,50 +320,69 @@ TEST_SUITE("warm range") {
   TEST_CASE("the shift is where the outside keeps least of itself, and 0 where that is of few large eigenvalues") {
     // Lengths² 9, 4, 16 of the columns of Z, moments a and b of the outside: s = (1.5 4 a - b) / (1.5 4 - a), at most 2.
     host_executor exec{{.threads = 1}};
-    matrix<float> z{4, 3};
-    z(0, 0) = 3, z(1, 1) = 2, z(3, 2) = 4;
-    auto const chosen = [&](double a, double b, int exponent, int image_exponent, double probe) {
-      detail::tail_shift seen{.probe = probe,
-                              .first = a * probe,
-                              .second = std::ldexp(b, -2 * image_exponent) * probe,
-                              .scaled = {.exponent = image_exponent}};
+    matrix<float> p{4, 2};
+    p(0, 0) = p(1, 1) = 1;
+    auto const chosen = [&](double a, double b, int exponent, double probe) {
+      double const unit = std::ldexp(1.0, 2 * exponent);
+      matrix<float> z{4, 4}, image{4, 1}, inner{2, 1};
+      z(0, 0) = 3, z(1, 1) = 2, z(3, 2) = 4;
+      z(2, 3) = static_cast<float>(std::sqrt(a * probe / unit));
+      image(1, 0) = 5;  // inside, and of no account
+      image(3, 0) = static_cast<float>(std::sqrt(b * probe / unit));
+      detail::tail_shift seen{.probe = probe};
       unit_scale const scaled{.exponent = exponent};
-      std::array<double, 3> energies{};
-      detail::choose_shift(exec, matrix_view<float const>(z.view()), &scaled, energies.data(), &seen);
+      std::array<double, 4> energies{};
+      detail::choose_shift(exec, matrix_view<float const>(p.view()), matrix_view<float const>(z.view()),
+                           matrix_view<float const>(image.view()), inner.view(), &scaled, energies.data(), &seen);
       return seen.value;
     };
-    for (double const probe : {1.0, 0.3})
-      for (int const image : {0, 7, -3}) {
-        CHECK(chosen(1, 1.5, 0, image, probe) == doctest::Approx((6 * 1 - 1.5) / (6 - 1)));
-        CHECK(chosen(1, 1, 0, image, probe) == doctest::Approx(1));  // all alike: right there
-        CHECK(chosen(3, 9.5, 0, image, probe) == 2);                 // never more than half of the least
-        CHECK(chosen(1, 6.5, 0, image, probe) == 0);
-        CHECK(chosen(7, 49, 0, image, probe) == 0);  // more outside than inside
-        CHECK(chosen(16, 400, 2, image, probe) == doctest::Approx((96.0 * 16 - 400) / (96 - 16)));
-      }
-    CHECK(chosen(std::nan(""), 1, 0, 0, 1) == 0);
-    CHECK(chosen(1, std::nan(""), 0, 0, 1) == 0);
-    CHECK(chosen(1, 1, 0, 0, 0) == 0);
+    auto const about = [](double value) { return doctest::Approx(value).epsilon(1e-5); };
+    for (double const probe : {1.0, 0.3}) {
+      CHECK(chosen(1, 1.5, 0, probe) == about((6 * 1 - 1.5) / (6 - 1)));
+      CHECK(chosen(1, 1, 0, probe) == about(1));    // all alike: right there
+      CHECK(chosen(1, 0.5, 0, probe) == about(1));  // no numbers have such moments
+      CHECK(chosen(3, 9.5, 0, probe) == 2);         // never more than half of the least
+      CHECK(chosen(1, 6.5, 0, probe) == 0);
+      CHECK(chosen(7, 49, 0, probe) == 0);  // more outside than inside
+      CHECK(chosen(16, 400, 2, probe) == about((96.0 * 16 - 400) / (96 - 16)));
+    }
+    CHECK(chosen(std::nan(""), 1, 0, 1) == 0);
+    CHECK(chosen(1, std::nan(""), 0, 1) == 0);
+    CHECK(chosen(1, 1, 0, 0) == 0);
   }
   TEST_CASE("the probe sees the eigenvalues outside of P: all of them alike, exactly") {
-    // A = GGᵀ has 9, 9 in P and 2, 2, ... outside.
-    index_t const m = 24;
+    // A = GGᵀ has 9, 9 in P and 2, 2, ... outside, so that nothing of the outside is left of (A - 2 I) X.
+    index_t const m = 24, n = 40;
     std::vector<double> s(static_cast<std::size_t>(m), std::sqrt(2.0));
     s[0] = s[1] = 3;
-    auto const [g, left] = with_known_left({m, 40}, s, 5);
+    auto const [g, left] = with_known_left({m, n}, s, 5);
     auto const p = copy_of(left.view().col_range(0, 2));
-    host_executor exec{{.threads = 1, .scratch_bytes = detail::probe_tail_bytes({m, 40}, 2, 0)}};
-    for (float const factor : {1.0F, 0x1p50F, 0x1p-50F}) {
-      auto scaled = copy_of(g.view());
-      for (index_t e = 0; e < g.shape().size(); ++e) scaled.data()[e] *= factor;
-      detail::tail_shift seen;
-      detail::probe_tail(exec, matrix_view<float const>(scaled.view()), matrix_view<float const>(p.view()), {.seed = 3},
-                         &seen);
+    matrix<float> x{m, 2};
+    for (index_t i = 0; i < m; ++i)
+      for (index_t k = 0; k < 2; ++k) x(i, k) = 0.8F * left(i, k) + 0.6F * left(i, 2 + k);
+    host_executor exec{{.threads = 1, .scratch_bytes = detail::probing_bytes(m, 2, 2)}};
+    for (int const exponent : {0, 50, -50}) {
+      scratch_scope const scope{exec};
+      auto scaled_g = copy_of(g.view());
+      for (index_t e = 0; e < g.shape().size(); ++e) scaled_g.data()[e] = std::ldexp(scaled_g.data()[e], exponent);
+      detail::tail_shift shift;
+      detail::probing_block<host_executor> const probed{exec, m, 2, 2, &shift};
+      auto const old = matrix_view<float const>(p.view());
+      probed.fill(exec, x.view(), old, {.seed = 3});
       CHECK(exec.arena().peak() == exec.arena().reserved());
-      double const square = static_cast<double>(factor) * static_cast<double>(factor);
-      CHECK(seen.first / seen.probe == doctest::Approx(2 * square).epsilon(1e-5));
-      CHECK(seen.second * std::ldexp(1.0, 2 * seen.scaled.exponent) / seen.probe ==
-            doctest::Approx(4 * square * square).epsilon(1e-5));
+      matrix<float> z{n, 3};
+      unit_scale scaled;
+      multiply(exec, 1.0F, scaled_g.view().t(), matrix_view<float const>(probed.columns), 0.0F, z.view());
+      scale_to_unit(exec, z.view(), &scaled);
+      multiply(exec, 1.0F, scaled_g.view(), matrix_view<float const>(z.view()), 0.0F, probed.columns);
+      auto turned = copy_of(x.view());
+      probed.subtract(exec, old, z.view(), &scaled, turned.view());
+      CHECK(shift.value == doctest::Approx(std::ldexp(2.0, 2 * exponent)).epsilon(1e-5));
+      // 7 P PᵀX, in the units of a product with 2^-e Gᵀ X.
+      auto const expected = plain_product(p.view(), plain_product(p.view().t(), x.view()).view());
+      double const unit = std::ldexp(7.0, 2 * exponent - scaled.exponent);
+      for (index_t i = 0; i < m; ++i)
+        for (index_t k = 0; k < 2; ++k) CHECK(std::abs(turned(i, k) / unit - expected(i, k)) <= 1e-5);
     }
   }
   TEST_CASE("a shift forgets a flat tail faster, and one pass more for the weakest columns what is left of it") {

@@ -98,7 +98,7 @@ void drop_weakest(E& exec, view_of<E> y, view_of<E> q, rng_key const& fresh) {
     sum.factor(exec, bad_pivot);
     invert_lower(exec, c);
     narrow_inverse(exec, c, scales, w);
-    multiply_upper(exec, y, w, 0.0F, rough);
+    multiply_upper(exec, const_view_of<E>(y), const_view_of<E>(w), rough);
     replace_columns(exec, fresh, 0, scales, rough);
     // R⁻¹ = D L⁻ᵀ, (R Rᵀ)⁻¹ = L⁻¹ D² L⁻ᵀ. What Y did not provide is weaker than anything that it did. The last p columns,
     // mostly fresh ones, are the first guess, with a little of everything in it: the weakest may be orthogonal to those.

@@ -11,22 +11,11 @@ namespace lowrank::detail {
 /// turned from what P misses faster than A P, at no product's cost. In the executor's memory space.
 struct tail_shift {
   double probe{};       ///< ‖f‖², f random in the complement
-  double first{};       ///< ‖Gᵀf‖²
-  double second{};      ///< ‖(I - PPᵀ) G Gᵀ f‖², of Gᵀf divided by 2^scaled.exponent
-  unit_scale scaled{};  ///< of Gᵀf
+  double image{};       ///< ‖A f‖², as it comes out of the products
+  double inside{};      ///< ‖Pᵀ A f‖², likewise
   double value{};       ///< s
   float coefficient{};  ///< -s in the units of the products at hand
 };
-
-/// Scratch of a shift for blocks of l columns, and while the complement is probed.
-[[nodiscard]] constexpr index_t tail_shift_bytes(index_t l) noexcept {
-  return scratch_bytes<tail_shift>(1) + scratch_bytes<double>(l);
-}
-[[nodiscard]] constexpr index_t probe_tail_bytes(extents g, index_t k, index_t tokens) noexcept {
-  if (k >= g.rows) return 0;
-  return scratch_bytes<float>(g.rows) + scratch_bytes<float>(k) + scratch_bytes<float>(g.cols) +
-         gradient_product_bytes(tokens, 1);
-}
 
 /// y <- (I - PPᵀ) y; inner is scratch of k x 1.
 template <class E>
@@ -36,46 +25,47 @@ void remove_span(E& exec, const_view_of<E> p, view_of<E> y, view_of<E> inner) {
   multiply(exec, -1.0F, p, inner, 1.0F, y);
 }
 
-/// Two products of G with one vector: the first two moments of A's eigenvalues as the complement of span(P) weighs them.
-/// Cost: 4 m n + 8 m k flops; G is read twice.
-template <class E, class G>
-void probe_tail(E& exec, G const& g, const_view_of<E> p, rng_key key, tail_shift* seen) {
+/// f <- random signs without their part in span(P), P orthonormal; 0 where there is nothing else. inner: k x 1.
+/// Cost: 4 m k flops.
+template <class E>
+void fill_probe(E& exec, const_view_of<E> p, view_of<E> f, view_of<E> inner, rng_key key, tail_shift* seen) {
   exec.single([=] LOWRANK_DEVICE { *seen = {}; });
-  auto const [m, n] = g.shape();
-  if (p.cols >= m) return;
-  scratch_scope const scope{exec};
-  auto const f = take_matrix(exec, {m, 1}), inner = take_matrix(exec, {p.cols, 1}), image = take_matrix(exec, {n, 1});
+  if (p.cols >= p.rows) return fill(exec, f, 0.0F);
   key.purpose = rng_purpose::probe;
   fill_rademacher(exec, key, f);
-  scale(exec, static_cast<float>(1 / std::sqrt(static_cast<double>(m))), f);
+  scale(exec, static_cast<float>(1 / std::sqrt(static_cast<double>(f.rows))), f);
   remove_span(exec, p, f, inner);
   squared_norm(exec, const_view_of<E>(f), &seen->probe);
-  multiply(exec, 1.0F, g.t(), f, 0.0F, image);
-  squared_norm(exec, const_view_of<E>(image), &seen->first);
-  scale_to_unit(exec, image, &seen->scaled);  // its product with G would hold squares
-  multiply(exec, 1.0F, g, image, 0.0F, f);
-  remove_span(exec, p, f, inner);
-  squared_norm(exec, const_view_of<E>(f), &seen->second);
 }
 
-/// The shift, from the energies of the columns of Z = 2^-e Gᵀ X, e = scaled->exponent. With the mean a and the mean of
-/// squares b of the eigenvalues outside of P, sum (λ - s)² / (t - s)² over them, what they keep of their part beside an
-/// eigenvalue t inside, is least at s = (a t - b) / (t - a); nothing where the outside is of few large eigenvalues. t is
-/// that of the weaker columns, where nearly all of the loss is. Half of the smallest column at most: where that is the smallest
-/// Ritz value, none falls.
+/// The shift, from Z = 2^-e Gᵀ [X, f], e = scaled->exponent, and 2^-e A f: the energies of the columns, and the first two
+/// moments of A's eigenvalues as f in the complement of span(P) weighs them. With the mean a and the mean of squares b of
+/// these, sum (λ - s)² / (t - s)² over them, what they keep of their part beside an eigenvalue t inside, is least at
+/// s = (a t - b) / (t - a); nothing where the outside is of few large eigenvalues. t is that of the weaker columns, where
+/// nearly all of the loss is. Half of the smallest column at most: where that is the smallest Ritz value, none falls.
+/// energies: as many as Z has columns; inner: k x 1.
+/// Cost: 2 m k flops; Z is read once.
 template <class E>
-void choose_shift(E& exec, const_view_of<E> z, unit_scale const* scaled, double* energies, tail_shift* seen) {
-  index_t const n = z.rows, l = z.cols;
+void choose_shift(E& exec, const_view_of<E> p, const_view_of<E> z, const_view_of<E> image, view_of<E> inner,
+                  unit_scale const* scaled, double* energies, tail_shift* seen) {
+  index_t const n = z.rows, l = z.cols - 1;
   row_mean_squares(exec, z.t(),
                    [=] LOWRANK_DEVICE(index_t j, double mean) { energies[j] = mean * static_cast<double>(n); });
+  squared_norm(exec, image, &seen->image);
+  if (p.cols > 0) {
+    multiply(exec, 1.0F, p.t(), image, 0.0F, inner);
+    squared_norm(exec, const_view_of<E>(inner), &seen->inside);
+  }
   exec.team([=] LOWRANK_DEVICE(auto team) {
     double const unit = std::ldexp(1.0, 2 * scaled->exponent);
     double const least = -unit * team.most(l, -std::ldexp(1.0, 1000), [=](index_t j) { return -energies[j]; });
     team.each(1, [=](index_t) {
       constexpr double weaker = 1.5;
       double const t = weaker * least;
-      double const mean = seen->first / seen->probe;
-      double const square = seen->second * std::ldexp(1.0, 2 * seen->scaled.exponent) / seen->probe;
+      double const mean = unit * energies[l] / seen->probe;
+      // The mean of squares is no less than the square of the mean, whatever rounding left of the difference.
+      double const outside = unit * (seen->image - seen->inside) / seen->probe;
+      double const square = outside < mean * mean ? mean * mean : outside;
       bool const inside = seen->probe > 0 && t > mean;  // also false where anything is NaN
       double const best = inside ? (mean * t - square) / (t - mean) : 0;
       seen->value = best > 0 ? (best < least / 2 ? best : least / 2) : 0;
@@ -90,5 +80,38 @@ void scale_by_shift(E& exec, view_of<E> x, unit_scale const* scaled, tail_shift*
       [=] LOWRANK_DEVICE { seen->coefficient = static_cast<float>(-std::ldexp(seen->value, -scaled->exponent)); });
   scale_columns(exec, x, [seen] LOWRANK_DEVICE(index_t) { return seen->coefficient; });
 }
+
+/// Scratch of a `probing_block`.
+[[nodiscard]] constexpr index_t probing_bytes(index_t m, index_t l, index_t k) noexcept {
+  return scratch_bytes<float>(m * (l + 1)) + scratch_bytes<float>(k) + scratch_bytes<double>(l + 1);
+}
+
+/// A pass that finds its shift on the way: f rides along as one column more of X, so that G is not read for it alone.
+template <class E>
+struct probing_block {
+  view_of<E> columns{};  ///< m x (l + 1): [X, f], and later G Z
+  view_of<E> inner{};    ///< k x 1
+  double* energies{};    ///< l + 1
+  tail_shift* shift{};
+
+  probing_block(E& exec, index_t m, index_t l, index_t k, tail_shift* found)
+      : columns{take_matrix(exec, {m, l + 1})},
+        inner{take_matrix(exec, {k, 1})},
+        energies{exec.arena().template take<double>(l + 1)},
+        shift{found} {}
+  [[nodiscard]] view_of<E> block() const { return columns.col_range(0, columns.cols - 1); }
+  [[nodiscard]] view_of<E> probe() const { return columns.col_range(columns.cols - 1, columns.cols); }
+
+  void fill(E& exec, const_view_of<E> x, const_view_of<E> p, rng_key const& key) const {
+    copy(exec, x, block());
+    fill_probe(exec, p, probe(), inner, key, shift);
+  }
+  /// `image` = 2^-e (A - s I) X, from columns = 2^-e A [X, f], e = scaled->exponent; image is X before.
+  void subtract(E& exec, const_view_of<E> p, const_view_of<E> z, unit_scale const* scaled, view_of<E> image) const {
+    choose_shift(exec, p, z, const_view_of<E>(probe()), inner, scaled, energies, shift);
+    scale_by_shift(exec, image, scaled, shift);
+    axpy(exec, 1.0F, const_view_of<E>(block()), image);
+  }
+};
 
 }  // namespace lowrank::detail

@@ -10,6 +10,7 @@
 #include "lowrank/linalg/host/lapack_decompositions.hpp"
 #include "lowrank/linalg/host/lapack_eigenvalues.hpp"
 #include "lowrank/linalg/host/small_factorizations.hpp"
+#include "lowrank/linalg/multiply_upper.hpp"
 #include "lowrank/linalg/primitives.hpp"
 
 namespace lowrank {
@@ -17,7 +18,7 @@ namespace lowrank {
 namespace detail {
 
 /// A BLAS packs its operands itself, so its tiles are larger than ours.
-inline constexpr index_t blas_tile = 1024;
+inline constexpr index_t blas_tile = 1152;
 
 /// Column-major c += alpha a b for one tile.
 template <class T>
@@ -65,6 +66,25 @@ inline void gram(blas_executor& exec, matrix_view<float const> y, matrix_view<do
 inline void gram_mixed(blas_executor& exec, matrix_view<float const> y, matrix_view<double> c) {
   detail::gram_mixed_by_tiles(exec, y, c,
                               [](int, auto... arguments) { detail::blas_tile_product<float>(arguments...); });
+}
+
+/// C = A W for upper triangular W; as multiply_upper(E&, ...), in m l² flops. Strides that no library takes go there.
+inline void multiply_upper(blas_executor& exec, matrix_view<float const> a, matrix_view<float const> w,
+                           matrix_view<float> c) {
+  detail::unit_stride<float> const out{c};
+  detail::unit_stride<float const> const factor{w};
+  if (!out.possible || !factor.possible || a.shape() != c.shape() || w.rows != w.cols || w.rows != c.cols)
+    return multiply_upper<blas_executor>(exec, a, w, c);
+  copy(exec, a, c);
+  bool const turned = out.row_major != factor.row_major;  // the library then sees the transpose, a lower triangle
+  constexpr index_t group = 512;
+  exec.parallel((c.rows + group - 1) / group, [&](index_t number) {
+    auto const rows = c.row_range(number * group, std::min(c.rows, (number + 1) * group));
+    cblas_strmm(out.row_major ? CblasRowMajor : CblasColMajor, CblasRight, turned ? CblasLower : CblasUpper,
+                turned ? CblasTrans : CblasNoTrans, CblasNonUnit, static_cast<int>(rows.rows),
+                static_cast<int>(rows.cols), 1.0F, factor.data, static_cast<int>(factor.leading), rows.data,
+                static_cast<int>(out.leading));
+  });
 }
 
 }  // namespace lowrank

@@ -40,6 +40,44 @@ inline constexpr double replacement_pivot = 1e-300;
   return bad;
 }
 
+inline constexpr index_t solve_group = 32;
+
+/// X with X Lᵀ = the rows given, at most solve_group of them, in their place. L is a factored diagonal block.
+inline void solve_rows(matrix_view<double const> l, std::array<double, factor_width> const& inverse_pivots,
+                       matrix_view<double> rows) {
+  // Turned, so that one instruction works on several rows.
+  std::array<std::array<double, solve_group>, factor_width> turned{};
+  for (index_t i = 0; i < rows.rows; ++i)
+    for (index_t j = 0; j < rows.cols; ++j)
+      turned[static_cast<std::size_t>(j)][static_cast<std::size_t>(i)] = rows(i, j);
+  for (std::size_t j = 0; j < static_cast<std::size_t>(rows.cols); ++j) {
+    auto& now = turned[j];
+    for (std::size_t k = 0; k < j; ++k) {
+      double const by = l(static_cast<index_t>(j), static_cast<index_t>(k));
+      for (std::size_t i = 0; i < now.size(); ++i) now[i] -= by * turned[k][i];
+    }
+    for (auto& x : now) x *= inverse_pivots[j];
+  }
+  for (index_t i = 0; i < rows.rows; ++i)
+    for (index_t j = 0; j < rows.cols; ++j)
+      rows(i, j) = turned[static_cast<std::size_t>(j)][static_cast<std::size_t>(i)];
+}
+
+/// Lower triangle of one diagonal block becomes that of its inverse, the rest zero.
+inline void invert_diagonal_block(matrix_view<double> l) {
+  for (index_t i = 0; i < l.rows; ++i) {
+    std::array<double, factor_width> sum{};
+    for (index_t k = 0; k < i; ++k) {
+      double const by = l(i, k);
+      for (index_t j = 0; j <= k; ++j) sum[static_cast<std::size_t>(j)] += by * l(k, j);
+    }
+    double const inverse = 1.0 / l(i, i);
+    for (index_t j = 0; j < i; ++j) l(i, j) = -sum[static_cast<std::size_t>(j)] * inverse;
+    l(i, i) = inverse;
+    for (index_t j = i + 1; j < l.cols; ++j) l(i, j) = 0;
+  }
+}
+
 template <class E>
 void check_square(char const* caller, matrix_view<double> c) {
   require<shape_error>(c.rows == c.cols, caller, "needs a square matrix, got ", c.shape());
@@ -65,12 +103,10 @@ void factor_cholesky(E& exec, matrix_view<double> c, std::int32_t* failed) {
     auto const corner = panel.row_range(0, end - begin);
     std::array<double, detail::factor_width> inverse_pivots{};
     if (detail::factor_diagonal_block(corner, inverse_pivots)) *failed = 1;
-    index_t const below = n - end, group = 32;
+    index_t const below = n - end, group = detail::solve_group;
     exec.parallel((below + group - 1) / group, [&](index_t number) {
-      for (index_t i = end - begin + number * group; i < std::min(panel.rows, end - begin + (number + 1) * group); ++i)
-        for (index_t j = 0; j < panel.cols; ++j)
-          panel(i, j) =
-              (panel(i, j) - detail::dot(&panel(i, 0), &corner(j, 0), j)) * inverse_pivots[static_cast<std::size_t>(j)];
+      index_t const first = end - begin + number * group;
+      detail::solve_rows(corner, inverse_pivots, panel.row_range(first, std::min(panel.rows, first + group)));
     });
   }
 }
@@ -81,26 +117,19 @@ template <std::derived_from<host_executor> E>
 void invert_lower(E& exec, matrix_view<double> l) {
   detail::check_square<E>("invert_lower", l);
   index_t const n = l.rows, width = detail::factor_width;
-  for (index_t begin = 0; begin < n; begin += width) {
-    index_t const end = std::min(n, begin + width);
-    auto const corner = l.sub({begin, end, begin, end});
-    for (index_t j = 0; j < corner.cols; ++j) {
-      corner(j, j) = 1.0 / corner(j, j);
-      for (index_t i = j + 1; i < corner.rows; ++i) {
-        double sum = 0;
-        for (index_t k = j; k < i; ++k) sum += corner(i, k) * corner(k, j);
-        corner(i, j) = -sum / corner(i, i);
-      }
-      for (index_t i = 0; i < j; ++i) corner(i, j) = 0;
+  exec.parallel((n + width - 1) / width, [&](index_t number) {
+    index_t const begin = number * width, end = std::min(n, begin + width);
+    detail::invert_diagonal_block(l.sub({begin, end, begin, end}));
+  });
+  // Of [A 0; B C] with both corners inverted already it is -C⁻¹ (B A⁻¹) that is missing; the product is parked above.
+  for (index_t half = width; half < n; half *= 2)
+    for (index_t begin = 0; begin + half < n; begin += 2 * half) {
+      index_t const middle = begin + half, end = std::min(n, middle + half);
+      auto const below = l.sub({middle, end, begin, middle}), parked = l.sub({begin, middle, middle, end});
+      multiply(exec, 1.0, l.sub({begin, middle, begin, middle}).t(), below.t(), 0.0, parked);
+      multiply(exec, -1.0, l.sub({middle, end, middle, end}), parked.t(), 0.0, below);
+      detail::scale_tile(0.0, parked);
     }
-    if (begin == 0) continue;
-    // X[I, :] = -X[I, I] (L[I, :] X[:, :]), the product parked above the diagonal.
-    auto const parked = l.sub({0, begin, begin, end});
-    auto const row = l.sub({begin, end, 0, begin});
-    multiply(exec, 1.0, l.sub({0, begin, 0, begin}).t(), row.t(), 0.0, parked);
-    multiply(exec, -1.0, corner, parked.t(), 0.0, row);
-    detail::scale_tile(0.0, parked);
-  }
 }
 
 }  // namespace lowrank

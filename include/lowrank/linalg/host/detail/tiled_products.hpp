@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+
 #include "lowrank/core/executor.hpp"
 #include "lowrank/linalg/host/detail/partition.hpp"
 
@@ -27,20 +29,21 @@ void multiply_by_tiles(host_executor& exec, T alpha, matrix_view<T const> a, mat
 /// Columns of a tile of a Gram, and rows of Y that it takes at a time.
 inline constexpr index_t gram_width = 128, gram_height = 256;
 
-/// C = Yᵀ Y by tiles of 128 columns; only the lower triangle is computed, then mirrored.
-/// `add(worker, a, b, tile)`: tile += aᵀ b for blocks of 256 rows of Y.
+/// C = Yᵀ Y by square tiles; only the lower triangle is computed, then mirrored.
+/// `add(worker, a, b, tile)`: tile += aᵀ b for blocks of 256 rows of Y; a is b for the tiles on the diagonal, of which the
+/// upper triangle may hold anything.
 template <class Add>
 void sum_gram_tiles(host_executor& exec, char const* caller, matrix_view<float const> y, matrix_view<double> c,
-                    Add const& add) {
+                    index_t width, Add const& add) {
   require<shape_error>(c.rows == y.cols && c.cols == y.cols, caller, "needs an l x l result for m x l, got ", c.shape(),
                        " for ", y.shape());
-  index_t const side = (y.cols + gram_width - 1) / gram_width;
+  index_t const side = (y.cols + width - 1) / width;
   exec.parallel(side * (side + 1) / 2, [&](index_t number, int worker) {
     index_t row = 0;
     while ((row + 1) * (row + 2) / 2 <= number) ++row;
     index_t const column = number - row * (row + 1) / 2;
-    index_t const i0 = row * gram_width, i1 = std::min(i0 + gram_width, y.cols), j0 = column * gram_width,
-                  j1 = std::min(j0 + gram_width, y.cols);
+    index_t const i0 = row * width, i1 = std::min(i0 + width, y.cols), j0 = column * width,
+                  j1 = std::min(j0 + width, y.cols);
     auto const tile = c.sub({i0, i1, j0, j1});
     scale_tile(0.0, tile);
     for (index_t k = 0; k < y.rows; k += gram_height) {
@@ -81,8 +84,25 @@ void gram_by_tiles(host_executor& exec, matrix_view<float const> y, matrix_view<
     if (a.data == b.data) return accumulate_lower(wide_a, tile, multiply);
     accumulate_tile<double>(1.0, wide_a.t(), widen(b, left + gram_height * gram_width), tile, multiply);
   };
-  sum_gram_tiles(exec, "gram", y, c, add);
+  sum_gram_tiles(exec, "gram", y, c, gram_width, add);
 }
+
+/// c(i, i) += the squares of column i of y, at most 256 columns.
+inline void add_squares(matrix_view<float const> y, matrix_view<double> c) {
+  std::array<double, 256> sum{};
+  if (y.col_stride <= y.row_stride)
+    for (index_t k = 0; k < y.rows; ++k)
+      for (index_t i = 0; i < y.cols; ++i)
+        sum[static_cast<std::size_t>(i)] += static_cast<double>(y(k, i)) * static_cast<double>(y(k, i));
+  else
+    for (index_t i = 0; i < y.cols; ++i)
+      for (index_t k = 0; k < y.rows; ++k)
+        sum[static_cast<std::size_t>(i)] += static_cast<double>(y(k, i)) * static_cast<double>(y(k, i));
+  for (index_t i = 0; i < y.cols; ++i) c(i, i) += sum[static_cast<std::size_t>(i)];
+}
+
+/// Columns of a tile of a Gram with fp32 products.
+inline constexpr index_t mixed_gram_width = 192;
 
 /// C = Yᵀ Y with fp32 products over blocks of rows, which are summed in fp64. The diagonal, where nothing cancels and
 /// rounding adds up, is fp64 throughout.
@@ -96,13 +116,13 @@ void gram_mixed_by_tiles(host_executor& exec, matrix_view<float const> y, matrix
     auto const multiply = [&](auto... arguments) { product(worker, arguments...); };
     if (diagonal) accumulate_lower(a, part, multiply);
     else accumulate_tile<float>(1.0F, a.t(), b, part, multiply);
-    for (index_t i = 0; i < tile.rows; ++i)
-      for (index_t j = 0; j < tile.cols; ++j) tile(i, j) += i == j && diagonal ? 0.0 : static_cast<double>(part(i, j));
-    if (!diagonal) return;
-    for (index_t k = 0; k < a.rows; ++k)
-      for (index_t i = 0; i < a.cols; ++i) tile(i, i) += static_cast<double>(a(k, i)) * static_cast<double>(a(k, i));
+    for (index_t i = 0; i < tile.rows; ++i) {
+      index_t const count = diagonal ? i : tile.cols;
+      for (index_t j = 0; j < count; ++j) tile(i, j) += static_cast<double>(part(i, j));
+    }
+    if (diagonal) add_squares(a, tile);
   };
-  sum_gram_tiles(exec, "gram_mixed", y, c, add);
+  sum_gram_tiles(exec, "gram_mixed", y, c, mixed_gram_width, add);
 }
 
 /// Where a tile product may pack operands: behind the two widened panels of `gram_by_tiles`.
