@@ -90,9 +90,10 @@ template <class E>
   return take_matrix(exec, y.shape(), y.row_stride < y.col_stride ? side::right : side::left);
 }
 
-/// Departure up to which a pass of `cholesky_passes::correct` leaves less than rounding does.
-[[nodiscard]] inline double first_order_departure(index_t l) noexcept {
-  return std::sqrt(std::sqrt(static_cast<double>(l)) * 0x1p-23 / 32);
+/// Departure up to which a pass of `cholesky_passes::correct` leaves less than rounding does: 1.5 of its square, beside
+/// 0.2 sqrt(l) eps with Grams in fp64 and 1.2 with mixed ones.
+[[nodiscard]] inline double first_order_departure(index_t l, gram_kind last) noexcept {
+  return std::sqrt(std::sqrt(static_cast<double>(l)) * 0x1p-23 / (last == gram_kind::wide ? 32 : 4));
 }
 
 /// What Cholesky passes over Y need, in orthonormalize_bytes of scratch.
@@ -204,7 +205,7 @@ void orthonormalize(E& exec, view_of<E> y, rng_key fresh, orthonormal_report* re
   // Nobody has looked, so that must not be forgotten by the passes.
   if (!watched) exec.single([seen = work.seen] LOWRANK_DEVICE { seen->failed *= 2; });
   std::int32_t const most = watched ? options.most_passes : std::min(options.most_passes, 4);
-  double const first_order = detail::first_order_departure(y.cols);
+  double const first_order = detail::first_order_departure(y.cols, options.last_gram);
   for (std::int32_t pass = 1; pass <= most; ++pass) {
     auto const kind = pass > 1 && (watched || pass == most) ? options.last_gram
                       : pass == 1 && watched                ? options.first_gram

@@ -80,12 +80,13 @@ template <class O>
   index_t const a = std::min(columns, r);
   if (a == 0) return 0;
   return scratch_bytes<float>(g.rows * a) + scratch_bytes<float>((r - a) * a) + scratch_bytes<unit_scale>(1) +
-         scratch_bytes<orthonormal_report>(1) + std::max(gradient_product_bytes(tokens, a), O::bytes({g.rows, a}));
+         scratch_bytes<orthonormal_report>(1) + scratch_bytes<double>(1) +
+         std::max(gradient_product_bytes(tokens, a), O::bytes({g.rows, a}));
 }
 
 /// One pass more for the last `columns` of the orthonormal q, within the complement of the others. z has n rows and at
 /// least that many columns of scratch; shift: nullptr for none.
-/// Cost: 4 m n a + 16 m r a flops for a columns.
+/// Cost: 4 m n a + 8 m r a flops for a columns, 16 m r a where the executor cannot peek.
 template <class E, class G, class O>
 void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z, rng_key const& key, tail_shift* shift,
                 range_report* seen, O const& make_orthonormal) {
@@ -96,6 +97,7 @@ void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z
   auto const y = take_matrix(exec, {q.rows, a}), inner = take_matrix(exec, {r - a, a});
   auto* const scaled = exec.arena().template take<unit_scale>(1);
   auto* const steps = exec.arena().template take<orthonormal_report>(1);
+  auto* const along = exec.arena().template take<double>(1);
   auto const image = z.col_range(0, a);
   multiply(exec, 1.0F, g.t(), const_view_of<E>(weak), 0.0F, image);
   scale_to_unit(exec, image, scaled, product_spared);
@@ -104,16 +106,16 @@ void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z
     scale_by_shift(exec, y, scaled, shift);
   }
   multiply(exec, 1.0F, g, const_view_of<E>(image), shift != nullptr ? 1.0F : 0.0F, y);
-  remove_span(exec, kept, y, inner);  // nearly all of y may lie along the strongest: once more below
-  // The first turn makes columns whose part along the kept ones is rounding, the second leaves them so. Where G gives
-  // nothing they are random ones, of which that holds only after one more.
-  bool drawn = false;
-  for (int turn = 0; turn < 3 && (turn < 2 || drawn); ++turn) {
+  // Nearly all of y may lie along the strongest of the others, and what G gives nothing for is drawn at random: until
+  // columns of length 1 had hardly a part along the others before it was removed.
+  for (int turn = 0; turn < 4; ++turn) {
     remove_span(exec, kept, y, inner);
+    squared_norm(exec, const_view_of<E>(inner), along);
     make_orthonormal(exec, y, key, steps);
     exec.single([=] LOWRANK_DEVICE { seen->failed |= steps->failed; });
+    auto const found = exec.peek(along);
     auto const step = exec.peek(steps);
-    drawn |= !step || step->replaced > 0;
+    if (turn > 0 && found && *found <= 1e-6 && step && step->replaced == 0) break;
   }
   copy(exec, const_view_of<E>(y), weak);
 }

@@ -18,7 +18,7 @@ namespace lowrank {
 namespace detail {
 
 /// A BLAS packs its operands itself, so its tiles are larger than ours.
-inline constexpr index_t blas_tile = 1152;
+inline constexpr index_t blas_tile = 1536;
 
 /// Column-major c += alpha a b for one tile.
 template <class T>
