@@ -127,8 +127,8 @@ void squared_norm(host_executor& exec, matrix_view<T const> a, double* out) {
 /// use(i, mean of the squares of row i), in fp64, for every row; `use` runs where A lives. Any strides.
 template <class Use>
 void row_mean_squares(host_executor& exec, matrix_view<float const> a, Use const& use) {
-  // Sixteen rows at a time, so that for a transposed view each line of memory fetched is used.
-  constexpr index_t lines = 16;
+  // Many rows at a time, so that for a transposed view all of what is fetched from memory is used.
+  constexpr index_t lines = 64;
   exec.parallel((a.rows + lines - 1) / lines, [&](index_t task) {
     index_t const begin = task * lines, end = std::min(a.rows, begin + lines);
     std::array<double, lines> sum{};
