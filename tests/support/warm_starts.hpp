@@ -50,7 +50,7 @@ inline void check_nearest_frame(matrix<float> const& p, matrix<float> const& q) 
 
 /// Bound of ‖QᵀQ - I‖_F, in units of sqrt(r) eps. Rounding averages out over many columns, not over three.
 struct orthonormal_units {
-  double units{1.25};  // 0.65 from rounding, and up to 0.38 that a first-order step leaves where Grams are mixed
+  double units{1.25};  // mixed Grams: up to 0.38 of it is what a first-order step may leave
   [[nodiscard]] double of(index_t r) const {
     return (r < 16 ? 2 : 1) * units * std::sqrt(static_cast<double>(r)) * eps;
   }

@@ -181,7 +181,7 @@ struct cholesky_passes {
 /// Shapes: Y m x l, l <= m.
 /// Requires: Y does not overlap the executor's scratch. NaN or Inf: `failed` is set and Y holds nothing useful.
 /// Ensures: ‖QᵀQ - I‖_F of about 0.6 sqrt(l) eps, whatever the scale, rank and condition of Y.
-/// Cost: a pass is 2.3 m l² + 2 l³ / 3 flops (without the l³ where it began below 1e-4); 2 passes up to condition 1e4, 3 or
+/// Cost: a pass is 2.3 m l² + 2 l³ / 3 flops (without the l³ where it began below `first_order_departure`); 2 passes up to condition 1e4, 3 or
 /// 4 beyond; workspace orthonormalize_bytes.
 /// An executor that cannot peek runs 4 passes.
 /// Throws: shape_error.

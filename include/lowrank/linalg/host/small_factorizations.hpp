@@ -112,7 +112,7 @@ void factor_cholesky(E& exec, matrix_view<double> c, std::int32_t* failed) {
 }
 
 /// Lower triangle of L becomes that of L⁻¹, the rest zero. A zero on the diagonal gives infinities, never a trap.
-/// Shapes: L n x n, neighbouring columns.  Cost: n³ / 3 flops; workspace 0 (the upper triangle serves).  Throws: shape_error.
+/// Shapes: L n x n, neighbouring columns.  Cost: 2 n³ / 3 flops; workspace 0 (the upper triangle serves).  Throws: shape_error.
 template <std::derived_from<host_executor> E>
 void invert_lower(E& exec, matrix_view<double> l) {
   detail::check_square<E>("invert_lower", l);
