@@ -2,14 +2,23 @@
 
 import hashlib
 import json
+import pathlib
 import shlex
 import subprocess
+
+
+def build_mark(demo):
+    """What tells builds of the demo apart. Raises SystemExit with what to do where there is none."""
+    try:
+        return hashlib.sha256(pathlib.Path(demo).read_bytes()).digest()
+    except OSError as error:
+        raise SystemExit(f"{error}; ./run demo --steps 2 builds the demo and fetches its text") from None
 
 
 def kept_report(folder, name, demo, settings, program=b""):
     """What the demo says of its one run with these settings, from `folder` if it is there already.
 
-    `program` tells builds of the demo apart. Raises SystemExit with the demo's last words if it fails.
+    `program` is its build_mark. Raises SystemExit with the demo's last words if it fails.
     """
     mark = hashlib.sha256(program + shlex.join([*demo, *settings]).encode()).hexdigest()[:12]
     report = folder / f"{name}-{mark}.json"

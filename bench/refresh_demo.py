@@ -9,7 +9,6 @@ as a mean of them. Reports of single runs stay in --keep and are not run again b
 """
 
 import argparse
-import hashlib
 import json
 import pathlib
 import re
@@ -105,10 +104,7 @@ def arguments():
     add("--keep", type=pathlib.Path, default=ROOT / "build/refresh", metavar="FOLDER")
     add("--report", type=pathlib.Path, metavar="FILE.json", help="write the JSON there too")
     options = parser.parse_args()
-    try:
-        options.program = hashlib.sha256(pathlib.Path(options.demo[0]).read_bytes()).digest()
-    except OSError as error:
-        raise SystemExit(f"{error}; ./run demo --steps 2 builds the demo and fetches its text") from None
+    options.program = demo_runs.build_mark(options.demo[0])
     return options
 
 

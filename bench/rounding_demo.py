@@ -8,7 +8,6 @@ runs stay in --keep and are not run again by the same program. Standard library 
 
 import argparse
 import concurrent.futures
-import hashlib
 import json
 import pathlib
 import statistics
@@ -46,10 +45,7 @@ def validation_loss(options, program, rate, rounding, seed):
 def main():
     options = arguments()
     options.keep.mkdir(parents=True, exist_ok=True)
-    try:
-        program = hashlib.sha256(DEMO.read_bytes()).digest()
-    except OSError as error:
-        raise SystemExit(f"{error}; ./run demo --steps 2 builds the demo and fetches its text") from None
+    program = demo_runs.build_mark(DEMO)
     runs = [(rate, rounding, seed) for rate in options.rates for seed in options.seeds for rounding in options.roundings]
     with concurrent.futures.ThreadPoolExecutor(options.together) as pool:
         losses = dict(zip(runs, pool.map(lambda run: validation_loss(options, program, *run), runs)))
