@@ -68,8 +68,8 @@ std::vector<method> methods(problem& p, settings const& s, matrix<float>& mean, 
   constexpr auto plain = between_products::nothing, shift = between_products::shift;
   std::vector<method> all{
       warm(p, "warm1", {.between = shift}),
-      warm(p, "warm1again", {.between = shift, .again = p.r / 16}),
-      warm(p, "warm1again6", {.between = shift, .again = p.r / 6}),
+      warm(p, "warm1again", {.between = shift, .again = p.r / 21}),
+      warm(p, "warm1again7", {.between = shift, .again = p.r / 7}),
       warm(p, "warm1plain", {.between = plain}),
       warm(p, "warm1wide", {.between = shift}, in_fp64),
       warm(p, "warm1even", {}),

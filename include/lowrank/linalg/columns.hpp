@@ -60,10 +60,18 @@ inline void balance_columns(host_executor& exec, matrix_view<float> y, std::int3
       most = std::max(most, detail::magnitude_bits(part(i, j)));
     });
     std::array<double, detail::column_group> factor{};
+    std::array<float, detail::column_group> narrow{};
+    bool every = true;  // factor is an fp32 number: then so is the product, to the same bits
     for (std::size_t j = 0; j < static_cast<std::size_t>(part.cols); ++j) {
       if (largest[j] >= 0x7F800000U) std::atomic_ref<std::int32_t>{*nonfinite}.store(1, std::memory_order_relaxed);
-      factor[j] = std::bit_cast<double>(static_cast<std::uint64_t>(1023 - detail::binary_exponent(largest[j])) << 52);
+      int const exponent = detail::binary_exponent(largest[j]);
+      factor[j] = std::bit_cast<double>(static_cast<std::uint64_t>(1023 - exponent) << 52);
+      narrow[j] = static_cast<float>(factor[j]);
+      every &= exponent > -127 && exponent < 127;
     }
+    if (every)
+      return detail::in_memory_order(part,
+                                     [&](index_t i, index_t j) { part(i, j) *= narrow[static_cast<std::size_t>(j)]; });
     detail::in_memory_order(part, [&](index_t i, index_t j) {
       part(i, j) = static_cast<float>(static_cast<double>(part(i, j)) * factor[static_cast<std::size_t>(j)]);
     });
@@ -128,6 +136,17 @@ inline void narrow_inverse(host_executor& exec, matrix_view<double const> invers
     for (index_t j = begin; j < end; ++j) {
       for (index_t i = 0; i <= j; ++i) wt(j, i) = static_cast<float>(scales[i] * inverse(j, i));
       for (index_t i = j + 1; i < wt.cols; ++i) wt(j, i) = 0.0F;
+    }
+  });
+}
+
+/// W(i, j) = -L(j, i) / scales[j], 0 for dead columns: what X D L⁻ᵀ has along columns before these, in units of X.
+inline void narrow_above(host_executor& exec, matrix_view<double const> l, double const* scales, matrix_view<float> w) {
+  auto const wt = w.t();
+  detail::for_row_groups(exec, wt.shape(), [&](index_t begin, index_t end) {
+    for (index_t j = begin; j < end; ++j) {
+      double const length = scales[j] != 0 ? -1.0 / scales[j] : 0.0;
+      for (index_t i = 0; i < wt.cols; ++i) wt(j, i) = static_cast<float>(length * l(j, i));
     }
   });
 }

@@ -98,6 +98,11 @@ inline void axpy(host_executor& exec, float alpha, matrix_view<float const> a, m
   });
 }
 
+/// B = *alpha A + B, alpha in the executor's memory.
+inline void add_scaled(host_executor& exec, float const* alpha, matrix_view<float const> a, matrix_view<float> b) {
+  axpy(exec, *alpha, a, b);
+}
+
 /// B(i, j) = +1 or -1: `rademacher(key, first + i cols + j)`. B's own strides do not matter.
 template <class B>
 void fill_rademacher(host_executor& exec, rng_key const& key, matrix_view<B> b, std::uint64_t first = 0) {

@@ -96,6 +96,12 @@ template <class E>
   return std::sqrt(std::sqrt(static_cast<double>(l)) * 0x1p-23 / (last == gram_kind::wide ? 32 : 4));
 }
 
+/// The power of two nearest to x > 0 on a logarithmic scale.
+[[nodiscard]] LOWRANK_HD inline float nearest_power(double x) noexcept {
+  constexpr std::uint64_t exponent = 0x7FF0'0000'0000'0000U;
+  return static_cast<float>(std::bit_cast<double>(std::bit_cast<std::uint64_t>(1.4142135623730951 * x) & exponent));
+}
+
 /// What Cholesky passes over Y need, in orthonormalize_bytes of scratch.
 template <class E>
 struct cholesky_passes {
@@ -144,9 +150,7 @@ struct cholesky_passes {
   }
   /// Columns times the inverse of the factor, fresh ones for dead ones. `seen` learns whether this pass was the last.
   void apply(E& exec, rng_key const& fresh, std::int32_t pass, double enough) {
-    invert_lower(exec, c);
-    narrow_inverse(exec, c, scales, w);
-    multiply_upper(exec, const_view_of<E>(from), const_view_of<E>(w), to);
+    divide_by_factor(exec);
     replace_columns(exec, fresh, static_cast<std::uint64_t>((pass - 1) * to.size()), scales, to);
     std::swap(from, to);
     exec.single([=, seen = seen, condition = condition] LOWRANK_DEVICE {
@@ -157,6 +161,33 @@ struct cholesky_passes {
                          : settled || enough > 1e299 ? 0
                                                      : 1,
                .departure = condition->departure};
+    });
+  }
+  /// to = from D L⁻ᵀ, D = diag(scales). On the host a block of columns at a time, after the part along the ones before it was
+  /// taken from it: half of the work on the inverse becomes products of that many columns, and these are fp32 and fast. On a
+  /// device, where every call is a launch, by the whole inverse.
+  void divide_by_factor(E& exec) const {
+    index_t const width = std::derived_from<E, host_executor> ? 256 : c.cols;
+    for (index_t begin = 0; begin < c.cols; begin += width) {
+      index_t const end = std::min(c.cols, begin + width);
+      block const corner{begin, end, begin, end};
+      auto const now = from.col_range(begin, end);
+      if constexpr (std::derived_from<E, host_executor>) {
+        auto const above = w.sub({0, begin, begin, end});
+        narrow_above(exec, c.sub({begin, end, 0, begin}), scales + begin, above);
+        if (begin > 0)
+          multiply(exec, 1.0F, const_view_of<E>(to.col_range(0, begin)), const_view_of<E>(above), 1.0F, now);
+      }
+      invert_lower(exec, c.sub(corner));
+      narrow_inverse(exec, c.sub(corner), scales + begin, w.sub(corner));
+      multiply_upper(exec, const_view_of<E>(now), const_view_of<E>(w.sub(corner)), to.col_range(begin, end));
+    }
+  }
+  /// Columns times the powers of two that bring their lengths near to 1: exact.
+  void even_lengths(E& exec) const {
+    scale_columns(exec, from, [scales = scales] LOWRANK_DEVICE(index_t j) { return nearest_power(scales[j]); });
+    exec.team([scales = scales, l = from.cols] LOWRANK_DEVICE(auto team) {
+      team.each(l, [=](index_t j) { scales[j] /= static_cast<double>(nearest_power(scales[j])); });
     });
   }
   /// The same for a Gram I + U + Uᵀ so near to I that its Cholesky factor is I + U but for 1.5 ‖U + Uᵀ‖²: no factorization,
@@ -212,7 +243,9 @@ void orthonormalize(E& exec, view_of<E> y, rng_key fresh, orthonormal_report* re
                                                             : gram_kind::wide;
     auto sum = work.gram_of(work.from, kind);
     sum.sum_up(exec);
-    if (pass > 1 && work.nearly_orthonormal(exec, first_order)) {
+    bool const exact = kind == gram_kind::wide || options.last_gram == gram_kind::mixed;
+    if (exact && work.nearly_orthonormal(exec, first_order)) {
+      if (pass == 1) work.even_lengths(exec);
       work.correct(exec, pass);
       break;
     }

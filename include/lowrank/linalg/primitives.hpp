@@ -6,7 +6,7 @@
 /// | --- | --- |
 /// | `multiply(exec, alpha, A, B, beta, C)` | C = alpha A B + beta C; with beta = 0, C is not read |
 /// | `gram(exec, Y, C)` | C = Yᵀ Y accumulated in fp64, l x l |
-/// | `gram_mixed(exec, Y, C)` | the same, in fp32 over blocks of 256 rows whose sums are fp64: for nearly orthonormal Y |
+/// | `gram_mixed(exec, Y, C)` | the same, in fp32 over blocks of 256 or 512 rows whose sums are fp64: for nearly orthonormal Y |
 /// | `factor_cholesky(exec, C, failed)` | lower triangle of C becomes its Cholesky factor; *failed: a bad pivot was met |
 /// | `invert_lower(exec, L)` | lower triangle of L becomes that of its inverse, the rest zero |
 /// | `multiply_upper(exec, A, W, C)` | C = A W for upper triangular W; linalg/multiply_upper.hpp does for every executor |

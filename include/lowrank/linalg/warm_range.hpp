@@ -74,22 +74,27 @@ void fill_block(E& exec, const_view_of<E> old, view_of<E> x, rng_key key) {
   scale(exec, static_cast<float>(1 / std::sqrt(static_cast<double>(x.rows))), fresh);
 }
 
+/// One pass of Grams in fp32: near enough to orthonormal for columns to be told apart.
+inline constexpr orthonormal_options quickly{
+    .most_passes = 1, .departure = roughly.departure, .first_gram = gram_kind::mixed};
+
 /// Scratch of `pass_again` for q of m x r.
-template <class O>
 [[nodiscard]] constexpr index_t pass_again_bytes(extents g, index_t r, index_t columns, index_t tokens) noexcept {
   index_t const a = std::min(columns, r);
   if (a == 0) return 0;
   return scratch_bytes<float>(g.rows * a) + scratch_bytes<float>((r - a) * a) + scratch_bytes<unit_scale>(1) +
-         scratch_bytes<orthonormal_report>(1) + scratch_bytes<double>(1) +
-         std::max(gradient_product_bytes(tokens, a), O::bytes({g.rows, a}));
+         scratch_bytes<orthonormal_report>(1) +
+         std::max(
+             {gradient_product_bytes(tokens, a), orthonormalize_bytes({g.rows, a}), orthonormalize_bytes({g.rows, r})});
 }
 
-/// One pass more for the last `columns` of the orthonormal q, within the complement of the others. z has n rows and at
-/// least that many columns of scratch; shift: nullptr for none.
-/// Cost: 4 m n a + 8 m r a flops for a columns, 16 m r a where the executor cannot peek.
-template <class E, class G, class O>
+/// One pass more for the last `columns` of q, within the complement of the others. It makes the columns of q roughly
+/// orthonormal before (*before: what became of that) and leaves them so; the caller finishes it. z is scratch of n rows and at
+/// least that many columns; shift: nullptr for none.
+/// Cost: 4 m n a + 4 m r a flops for a columns, and a pass of orthonormalisation.
+template <class E, class G>
 void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z, rng_key const& key, tail_shift* shift,
-                range_report* seen, O const& make_orthonormal) {
+                range_report* seen, orthonormal_report* before) {
   scratch_scope const scope{exec};
   index_t const r = q.cols, a = std::min(columns, r);
   auto const weak = q.col_range(r - a, r);
@@ -97,25 +102,17 @@ void pass_again(E& exec, G const& g, view_of<E> q, index_t columns, view_of<E> z
   auto const y = take_matrix(exec, {q.rows, a}), inner = take_matrix(exec, {r - a, a});
   auto* const scaled = exec.arena().template take<unit_scale>(1);
   auto* const steps = exec.arena().template take<orthonormal_report>(1);
-  auto* const along = exec.arena().template take<double>(1);
-  auto const image = z.col_range(0, a);
+  auto const image = row_major<typename E::space>(z.data, {z.rows, a});  // rows side by side, not pages apart
+  orthonormalize(exec, q, key, before, quickly);
   multiply(exec, 1.0F, g.t(), const_view_of<E>(weak), 0.0F, image);
   scale_to_unit(exec, image, scaled, product_spared);
-  if (shift != nullptr) {
-    copy(exec, const_view_of<E>(weak), y);
-    scale_by_shift(exec, y, scaled, shift);
-  }
-  multiply(exec, 1.0F, g, const_view_of<E>(image), shift != nullptr ? 1.0F : 0.0F, y);
-  // Nearly all of y may lie along the strongest of the others, and what G gives nothing for is drawn at random: until
-  // columns of length 1 had hardly a part along the others before it was removed.
-  for (int turn = 0; turn < 4; ++turn) {
-    remove_span(exec, kept, y, inner);
-    squared_norm(exec, const_view_of<E>(inner), along);
-    make_orthonormal(exec, y, key, steps);
-    exec.single([=] LOWRANK_DEVICE { seen->failed |= steps->failed; });
-    auto const found = exec.peek(along);
-    if (turn > 0 && found && *found <= 1e-6) break;
-  }
+  multiply(exec, 1.0F, g, const_view_of<E>(image), 0.0F, y);
+  if (shift != nullptr) subtract_shifted(exec, const_view_of<E>(weak), y, scaled, shift);
+  // Most of y may lie along the strongest of the others. What is left of that after it was removed once is for the
+  // orthonormalisation of the whole, whatever it is: it does not change the span.
+  remove_span(exec, kept, y, inner);
+  orthonormalize(exec, y, key, steps, quickly);
+  exec.single([=] LOWRANK_DEVICE { seen->failed |= steps->failed; });
   copy(exec, const_view_of<E>(y), weak);
 }
 
@@ -127,9 +124,9 @@ template <class O>
   index_t const turn = order == column_order::by_energy
                            ? scratch_bytes<float>(g.rows * r) + std::max(product, rayleigh_ritz_bytes(r, r))
                            : 0;
-  return scratch_bytes<orthonormal_report>(2) +
+  return scratch_bytes<orthonormal_report>(3) +
          std::max({drop_weakest_bytes({g.rows, l}, r), O::bytes({g.rows, r}), turn,
-                   pass_again_bytes<O>(g, r, again, tokens), old == r ? align_frame_bytes(g.rows, r, align) : 0});
+                   pass_again_bytes(g, r, again, tokens), old == r ? align_frame_bytes(g.rows, r, align) : 0});
 }
 
 /// From an iterated block Y (l columns, overwritten; may be q itself where l = r) to a basis q, as the options say.
@@ -140,12 +137,12 @@ void finish_block(E& exec, G const& g, const_view_of<E> old, view_of<E> y, view_
                   O const& make_orthonormal, index_t again = 0, tail_shift* shift = nullptr) {
   scratch_scope const scope{exec};
   index_t const r = q.cols;
-  auto* const steps = exec.arena().template take<orthonormal_report>(2);
-  exec.single([=] LOWRANK_DEVICE { steps[1] = {}; });
+  auto* const steps = exec.arena().template take<orthonormal_report>(3);
+  exec.single([=] LOWRANK_DEVICE { steps[1] = steps[2] = {}; });
   if (y.cols > r) drop_weakest(exec, y, q, key);
   else if (y.data != q.data) copy(exec, y, q);
+  if (again > 0) pass_again(exec, g, q, again, z, key, shift, seen, steps + 2);
   make_orthonormal(exec, q, key, steps);
-  if (again > 0) pass_again(exec, g, q, again, z, key, shift, seen, make_orthonormal);
   if (order == column_order::by_energy) {
     scratch_scope const turn{exec};
     auto const straight = take_matrix(exec, q.shape());
@@ -162,9 +159,11 @@ void finish_block(E& exec, G const& g, const_view_of<E> old, view_of<E> y, view_
     if (align == alignment::nearest_frame) make_orthonormal(exec, q, key, steps + 1);  // a product costs some of it
   }
   exec.single([=] LOWRANK_DEVICE {
-    seen->passes = steps->passes + steps[1].passes;
-    seen->replaced = steps->replaced + steps[1].replaced;
-    seen->failed |= steps->failed | steps[1].failed;
+    for (int i = 0; i < 3; ++i) {
+      seen->passes += steps[i].passes;
+      seen->replaced += steps[i].replaced;
+      seen->failed |= steps[i].failed;
+    }
   });
 }
 
@@ -250,9 +249,8 @@ void warm_range(E& exec, G const& given, const_view_of<E> p, view_of<E> q, warm_
       detail::probing_block<E> const probed{exec, m, l, inside, shift};
       probed.fill(exec, x, old, key);
       if (!project(probed.columns)) return;
-      if (x.data != block.data) copy(exec, x, block);
       multiply(exec, 1.0F, g, z, 0.0F, probed.columns);
-      probed.subtract(exec, old, z, scaled, block);
+      probed.subtract(exec, old, z, scaled, x, block);
     } else {
       if (!project(x)) return;
       auto const product = z.col_range(0, l);

@@ -49,8 +49,12 @@ struct float_pack<LOWRANK_PACK_WIDTH> {
 
   float_pack() = default;
   LOWRANK_INLINE float_pack(native value) noexcept : v(value) {}  // NOLINT(google-explicit-constructor)
-#if LOWRANK_PACK_WIDTH > 1
-  LOWRANK_INLINE float_pack(float value) noexcept : v(native{} + value) {}  // NOLINT(google-explicit-constructor)
+#if LOWRANK_PACK_WIDTH == 16
+  LOWRANK_INLINE float_pack(float value) noexcept : v(_mm512_set1_ps(value)) {}  // NOLINT(google-explicit-constructor)
+#elif LOWRANK_PACK_WIDTH == 8
+  LOWRANK_INLINE float_pack(float value) noexcept : v(_mm256_set1_ps(value)) {}  // NOLINT(google-explicit-constructor)
+#elif LOWRANK_PACK_WIDTH == 4
+  LOWRANK_INLINE float_pack(float value) noexcept : v(_mm_set1_ps(value)) {}  // NOLINT(google-explicit-constructor)
 #endif
 
   LOWRANK_INLINE static float_pack load(float const* p) noexcept {

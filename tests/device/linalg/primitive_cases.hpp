@@ -102,6 +102,8 @@ class primitive_cases : public linalg_cases<M> {
       c.keep(m, out, "scale by 0");
       axpy(m.exec, -0.3F, a.view(), b.view());
       b.keep(m, out, "axpy");
+      add_scaled(m.exec, factors.data() + 1, a.view(), b.view());
+      b.keep(m, out, "add_scaled");
       combine(m.exec, factors.data(), a.view(), factors.data() + 1, b.view());
       b.keep(m, out, "combine");
       fill_identity(m.exec, b.view());

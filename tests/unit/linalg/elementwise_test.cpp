@@ -56,9 +56,11 @@ TEST_SUITE("elementwise") {
     auto b = random_matrix({70, 300}, 4);
     auto const before = copy_of(b.view());
     axpy(exec, -2.0F, a.view(), b.view());
+    float const third = 3.0F;
+    add_scaled(exec, &third, a.view(), b.view());
     scale(exec, 0.5F, b.view().t());
     for (index_t e = 0; e < 70 * 300; ++e)
-      CHECK(std::abs(b.data()[e] - 0.5F * (before.data()[e] - 2.0F * a.data()[e])) < 1e-6F);
+      CHECK(std::abs(b.data()[e] - 0.5F * (before.data()[e] + a.data()[e])) < 1e-6F);
     matrix<float> eye{3, 5};
     fill(exec, eye.view(), 9.0F);
     fill_identity(exec, eye.view());
@@ -71,6 +73,8 @@ TEST_SUITE("elementwise") {
     matrix<float> b{4, 3};
     CHECK_THROWS_AS(copy(exec, a.view(), b.view()), shape_error);
     CHECK_THROWS_AS(axpy(exec, 1.0F, a.view(), b.view()), shape_error);
+    float const one = 1.0F;
+    CHECK_THROWS_AS(add_scaled(exec, &one, a.view(), b.view()), shape_error);
     CHECK(squared_norm_of(b.view()) == 0);
   }
   TEST_CASE("random fills depend on the element number only") {

@@ -13,7 +13,8 @@ using namespace lowrank_test;
 
 TEST_SUITE("orthonormalize") {
   TEST_CASE("the scratch asked for is the scratch taken, in any layout, and nothing is allocated") {
-    for (extents const shape : {extents{1, 1}, extents{9, 1}, extents{40, 7}, extents{64, 64}, extents{300, 140}}) {
+    for (extents const shape :
+         {extents{1, 1}, extents{9, 1}, extents{40, 7}, extents{64, 64}, extents{300, 140}, extents{700, 300}}) {
       host_executor exec{{.threads = 2, .scratch_bytes = orthonormalize_bytes(shape)}};
       auto y = random_matrix(shape, 1), turned = copy_of(y.view().t());
       strided_copy gaps{y.view()};
@@ -32,16 +33,32 @@ TEST_SUITE("orthonormalize") {
     }
   }
   TEST_CASE("the triangular factor is positive: columns keep their order and direction") {
-    host_executor exec{{.threads = 1, .scratch_bytes = orthonormalize_bytes({50, 10})}};
-    auto const y = random_matrix({50, 10}, 2);
-    auto q = copy_of(y.view());
-    orthonormalize(exec, q.view(), {});
-    auto const r = plain_product(q.view().t(), y.view());
-    for (index_t i = 0; i < 10; ++i)
-      for (index_t j = 0; j < 10; ++j) {
-        if (i == j) CHECK(r(i, j) > 1);
-        if (i > j) CHECK(std::abs(r(i, j)) < 1e-5);
-      }
+    for (extents const shape : {extents{50, 10}, extents{700, 300}}) {
+      host_executor exec{{.threads = 1, .scratch_bytes = orthonormalize_bytes(shape)}};
+      auto const y = random_matrix(shape, 2);
+      auto q = copy_of(y.view());
+      orthonormal_report report;
+      orthonormalize(exec, q.view(), {}, &report);
+      CHECK(report.passes == 2);
+      auto const r = plain_product(q.view().t(), y.view());
+      for (index_t i = 0; i < shape.cols; ++i)
+        for (index_t j = 0; j <= i; ++j) {
+          if (i == j) CHECK(r(i, j) > 1);
+          else CHECK(std::abs(r(i, j)) < 1e-5);
+        }
+    }
+  }
+  TEST_CASE_TEMPLATE("columns far apart that depend on each other are told from the others", E,
+                     LOWRANK_TEST_EXECUTORS) {
+    E exec{{.threads = 2, .scratch_bytes = orthonormalize_bytes({700, 300})}};
+    auto y = random_matrix({700, 300}, 5);
+    copy(exec, matrix_view<float const>(y.view().col_range(3, 4)), y.view().col_range(280, 281));
+    fill(exec, y.view().col_range(10, 11), 0.0F);
+    orthonormal_report report;
+    orthonormalize(exec, y.view(), {.seed = 2}, &report);
+    CHECK(report.failed == 0);
+    CHECK(report.replaced == 2);
+    CHECK(departure_from_orthonormal(y.view()) <= eps * std::sqrt(300.0));
   }
   TEST_CASE("orthonormal columns come back unchanged to rounding, in one pass") {
     host_executor exec{{.threads = 1, .scratch_bytes = orthonormalize_bytes({60, 20})}};
@@ -52,6 +69,29 @@ TEST_SUITE("orthonormalize") {
     orthonormalize(exec, q.view(), {}, &report);
     CHECK(report.passes == 1);
     CHECK(largest_difference(q.view(), before.view()) <= 4 * eps);
+  }
+  TEST_CASE_TEMPLATE("columns near to orthonormal are corrected in one pass, whatever their lengths", E,
+                     LOWRANK_TEST_EXECUTORS) {
+    E exec{{.threads = 2, .scratch_bytes = orthonormalize_bytes({400, 90})}};
+    for (orthonormal_options const& options :
+         {orthonormal_options{}, {.first_gram = gram_kind::mixed, .last_gram = gram_kind::mixed}})
+      for (float const length : {1.0F, 3.0F, 1e-20F, 1e25F}) {
+        auto q = random_matrix({400, 90}, 3);
+        auto const noise = random_matrix({400, 90}, 4);
+        orthonormalize(exec, q.view(), {});
+        axpy(exec, 1e-7F, noise.view(), q.view());  // departure 2e-5
+        auto const before = copy_of(q.view());
+        // Each column by another power of two as well: the result does not see it.
+        scale_columns(exec, q.view(), [=](index_t k) { return std::ldexp(length, static_cast<int>(k % 7)); });
+        orthonormal_report report;
+        orthonormalize(exec, q.view(), {}, &report, options);
+        CHECK(report.passes == 1);
+        CHECK(report.failed == 0);
+        CHECK(report.departure > 1e-5);
+        CHECK(report.departure < 1e-4);
+        CHECK(departure_from_orthonormal(q.view()) <= 2 * eps * std::sqrt(90.0));
+        CHECK(largest_difference(q.view(), before.view()) <= 1e-4);
+      }
   }
   TEST_CASE("columns are replaced by the caller's key, not by chance") {
     host_executor exec{{.threads = 2, .scratch_bytes = orthonormalize_bytes({30, 6})}};

@@ -375,8 +375,13 @@ TEST_SUITE("warm range") {
       multiply(exec, 1.0F, scaled_g.view().t(), matrix_view<float const>(probed.columns), 0.0F, z.view());
       scale_to_unit(exec, z.view(), &scaled);
       multiply(exec, 1.0F, scaled_g.view(), matrix_view<float const>(z.view()), 0.0F, probed.columns);
-      auto turned = copy_of(x.view());
-      probed.subtract(exec, old, z.view(), &scaled, turned.view());
+      auto turned = copy_of(x.view());  // in place, and from elsewhere
+      matrix<float> elsewhere{m, 2};
+      auto const products = copy_of(probed.columns);
+      probed.subtract(exec, old, z.view(), &scaled, turned.view(), turned.view());
+      copy(exec, products.view(), probed.columns);
+      probed.subtract(exec, old, z.view(), &scaled, x.view(), elsewhere.view());
+      CHECK(same_bits(turned, elsewhere));
       CHECK(shift.value == doctest::Approx(std::ldexp(2.0, 2 * exponent)).epsilon(1e-5));
       // 7 P PᵀX, in the units of a product with 2^-e Gᵀ X.
       auto const expected = plain_product(p.view(), plain_product(p.view().t(), x.view()).view());
@@ -419,7 +424,8 @@ TEST_SUITE("warm range") {
             0.6 * missed({.between = between_products::nothing, .again = 1000}));
       // The shift is in the units of products that may have been scaled.
       warm_options const both{.between = between_products::shift, .again = r / 4};
-      auto const unscaled = warm(exec, matrix_view<float const>(g.view()), p, r, both).q;
+      auto const [unscaled, report, energies] = warm(exec, matrix_view<float const>(g.view()), p, r, both);
+      CHECK(report.passes == 2);  // one before the pass more, and all that is left of it in the other
       for (float const factor : {0x1p60F, 0x1p-83F}) {
         auto scaled = copy_of(g.view());
         for (index_t e = 0; e < shape.size(); ++e) scaled.data()[e] *= factor;

@@ -75,6 +75,13 @@ inline void axpy(cuda_executor& exec, float alpha, matrix_view<float const, devi
   if (detail::runs_down(b)) a = a.t(), b = b.t();
   detail::for_elements(exec, b.shape(), [=] __device__(index_t i, index_t j) { b(i, j) += alpha * a(i, j); });
 }
+/// As add_scaled(host_executor&, ...).
+inline void add_scaled(cuda_executor& exec, float const* alpha, matrix_view<float const, device_space> a,
+                       matrix_view<float, device_space> b) {
+  require<shape_error>(a.shape() == b.shape(), "add_scaled", "needs equal shapes, got ", a.shape(), " and ", b.shape());
+  if (detail::runs_down(b)) a = a.t(), b = b.t();
+  detail::for_elements(exec, b.shape(), [=] __device__(index_t i, index_t j) { b(i, j) += *alpha * a(i, j); });
+}
 /// B = *a A + *b B, the factors in device memory, rounded as the fused kernels of the rules round it.
 /// Shapes: equal.  Requires: no overlap.
 template <class A>

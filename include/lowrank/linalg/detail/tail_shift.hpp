@@ -73,11 +73,22 @@ void choose_shift(E& exec, const_view_of<E> p, const_view_of<E> z, const_view_of
   });
 }
 
-/// X <- -s 2^-e X, to be added to G (2^-e Gᵀ X).
+/// The shift in the units of products 2^-e A X, e = scaled->exponent.
 template <class E>
-void scale_by_shift(E& exec, view_of<E> x, unit_scale const* scaled, tail_shift* seen) {
+void set_coefficient(E& exec, unit_scale const* scaled, tail_shift* seen) {
   exec.single(
       [=] LOWRANK_DEVICE { seen->coefficient = static_cast<float>(-std::ldexp(seen->value, -scaled->exponent)); });
+}
+/// Y = 2^-e A X becomes 2^-e (A - s I) X.
+template <class E>
+void subtract_shifted(E& exec, const_view_of<E> x, view_of<E> y, unit_scale const* scaled, tail_shift* seen) {
+  set_coefficient(exec, scaled, seen);
+  add_scaled(exec, &seen->coefficient, x, y);
+}
+/// X becomes -s 2^-e X, to which G (2^-e Gᵀ X) is then added.
+template <class E>
+void scale_by_shift(E& exec, view_of<E> x, unit_scale const* scaled, tail_shift* seen) {
+  set_coefficient(exec, scaled, seen);
   scale_columns(exec, x, [seen] LOWRANK_DEVICE(index_t) { return seen->coefficient; });
 }
 
@@ -106,11 +117,12 @@ struct probing_block {
     copy(exec, x, block());
     fill_probe(exec, p, probe(), inner, key, shift);
   }
-  /// `image` = 2^-e (A - s I) X, from columns = 2^-e A [X, f], e = scaled->exponent; image is X before.
-  void subtract(E& exec, const_view_of<E> p, const_view_of<E> z, unit_scale const* scaled, view_of<E> image) const {
+  /// `image`, which may be X, = 2^-e (A - s I) X, from columns = 2^-e A [X, f], e = scaled->exponent.
+  void subtract(E& exec, const_view_of<E> p, const_view_of<E> z, unit_scale const* scaled, const_view_of<E> x,
+                view_of<E> image) const {
     choose_shift(exec, p, z, const_view_of<E>(probe()), inner, scaled, energies, shift);
-    scale_by_shift(exec, image, scaled, shift);
-    axpy(exec, 1.0F, const_view_of<E>(block()), image);
+    subtract_shifted(exec, x, block(), scaled, shift);
+    copy(exec, const_view_of<E>(block()), image);
   }
 };
 

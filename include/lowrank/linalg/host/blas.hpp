@@ -62,8 +62,9 @@ inline void gram(blas_executor& exec, matrix_view<float const> y, matrix_view<do
   if (detail::takes_panels(exec, y, c)) return detail::gram_by_panels(exec, y, c);
   detail::gram_by_tiles(exec, y, c, [](int, auto... arguments) { detail::blas_tile_product<double>(arguments...); });
 }
-/// C = Yᵀ Y in fp32 over blocks of 256 rows, summed in fp64; as gram_mixed(host_executor&, ...).
+/// C = Yᵀ Y in fp32 over blocks of 512 rows, summed in fp64; as gram_mixed(host_executor&, ...).
 inline void gram_mixed(blas_executor& exec, matrix_view<float const> y, matrix_view<double> c) {
+  if (detail::takes_mixed_tiles(exec, y, c)) return detail::gram_mixed_by_blas(exec, y, c);
   detail::gram_mixed_by_tiles(exec, y, c,
                               [](int, auto... arguments) { detail::blas_tile_product<float>(arguments...); });
 }

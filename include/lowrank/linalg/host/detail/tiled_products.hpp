@@ -1,8 +1,10 @@
 #pragma once
 
 #include <array>
+#include <type_traits>
 
 #include "lowrank/core/executor.hpp"
+#include "lowrank/linalg/host/detail/narrow_products.hpp"
 #include "lowrank/linalg/host/detail/partition.hpp"
 
 namespace lowrank::detail {
@@ -15,6 +17,10 @@ void multiply_by_tiles(host_executor& exec, T alpha, matrix_view<T const> a, mat
   require<shape_error>(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "multiply",
                        "needs m x k times k x n into m x n, got ", a.shape(), " times ", b.shape(), " into ",
                        c.shape());
+  if constexpr (std::is_same_v<T, float>) {
+    if (is_narrow(exec, a, c.shape())) return multiply_narrow(exec, alpha, a, b, beta, c);
+    if (is_narrow(exec, b.t(), c.shape().t())) return multiply_narrow(exec, alpha, b.t(), a.t(), beta, c.t());
+  }
   product_partition const partition{c.shape(), a.cols, largest_tile};
   exec.parallel(partition.tiles(), [&](index_t number, int worker) {
     block const tile = partition.tile(number, c.shape());
