@@ -56,8 +56,8 @@ TEST_SUITE("elementwise") {
     auto b = random_matrix({70, 300}, 4);
     auto const before = copy_of(b.view());
     axpy(exec, -2.0F, a.view(), b.view());
-    float const third = 3.0F;
-    add_scaled(exec, &third, a.view(), b.view());
+    float const three = 3.0F;
+    add_scaled(exec, &three, a.view(), b.view());
     scale(exec, 0.5F, b.view().t());
     for (index_t e = 0; e < 70 * 300; ++e)
       CHECK(std::abs(b.data()[e] - 0.5F * (before.data()[e] + a.data()[e])) < 1e-6F);

@@ -52,8 +52,8 @@ inline void add_gram_tile(widened_rows const& y, block at, double beta, matrix_v
 
 /// The upper triangle of C becomes the transpose of the lower one.
 inline void mirror_lower(blas_executor& exec, matrix_view<double> c) {
-  constexpr index_t edge =
-      8;  // of squares whose rows stay in the cache while they are turned, whole pages apart as they are
+  // Of squares whose rows stay in the cache while they are turned, whole pages apart as they are.
+  constexpr index_t edge = 8;
   exec.parallel((c.rows + edge - 1) / edge, [=](index_t number) {
     index_t const begin = number * edge, end = std::min(c.rows, begin + edge);
     for (index_t column = 0; column < end; column += edge)
@@ -144,10 +144,10 @@ inline void gram_mixed_by_blas(blas_executor& exec, matrix_view<float const> y, 
   });
   mirror_lower(exec, c);
 }
-/// Whether `gram_mixed_by_blas` can: strides that libraries take, memory for a tile.
+/// Whether `gram_mixed_by_blas` can: strides that libraries take (those of a single row need not be), memory for a tile.
 [[nodiscard]] inline bool takes_mixed_tiles(blas_executor const& exec, matrix_view<float const> y,
                                             matrix_view<double> c) noexcept {
-  return y.rows > 0 && (y.row_stride == 1 || y.col_stride == 1) && c.col_stride == 1 &&
+  return y.rows > 1 && (y.row_stride == 1 || y.col_stride == 1) && c.col_stride == 1 &&
          exec.worker_bytes() >= mixed_width * mixed_width * index_t{sizeof(float)};
 }
 
