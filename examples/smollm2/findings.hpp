@@ -27,9 +27,10 @@ struct findings {
   std::vector<spectrum_summary> spectra;
   std::vector<compression_row> by_rank;        ///< budgets in ERR
   std::vector<compression_row> by_parameters;  ///< budgets in parameters removed
-  std::vector<tuning_result> tuned;
-  std::vector<tuning_result> control;  ///< the dense model, trained alike
-  std::string file;                    ///< of the compressed model
+  std::vector<tuning_result> tuned;            ///< low-rank components alone and everything, in turn
+  std::vector<tuning_result> larger_batch;     ///< low-rank components alone, in the memory that everything takes
+  std::vector<tuning_result> control;          ///< the dense model, trained alike
+  std::string file;                            ///< of the compressed model
   index_t file_bytes{};
   double pass_seconds{};
   std::vector<std::pair<std::string, std::string>> samples;  ///< heading, text
@@ -37,14 +38,14 @@ struct findings {
 
 /// The learning rate at which a scope ends best, in the mean over the orders of the text.
 struct best_tuning {
-  double rate{}, perplexity{}, tokens_per_second{}, bytes{};
-  index_t runs{};
+  double rate{}, perplexity{}, tokens_per_second{}, bytes{}, held_bytes{};
+  index_t runs{}, batch{};
 };
 [[nodiscard]] inline best_tuning best_of(std::vector<tuning_result> const& all, tuning_scope scope) {
   best_tuning best;
   for (auto const& candidate : all) {
     if (candidate.settings.scope != scope) continue;
-    best_tuning sum{.rate = candidate.settings.rate};
+    best_tuning sum{.rate = candidate.settings.rate, .batch = candidate.settings.batch};
     for (auto const& r : all) {
       if (r.settings.scope != scope || r.settings.rate != sum.rate ||
           r.settings.optimizer != candidate.settings.optimizer)
@@ -52,6 +53,7 @@ struct best_tuning {
       sum.perplexity += r.after;
       sum.tokens_per_second += r.tokens_per_second();
       sum.bytes = static_cast<double>(r.gradient_bytes + r.optimizer_bytes);
+      sum.held_bytes = static_cast<double>(r.held_bytes());
       ++sum.runs;
     }
     sum.perplexity /= static_cast<double>(sum.runs);
@@ -77,16 +79,17 @@ inline void print_rows(char const* heading, std::vector<compression_row> const& 
 inline void print_tuned(char const* heading, std::vector<tuning_result> const& rows) {
   if (rows.empty()) return;
   if (*heading != 0)
-    std::printf("\n%-22s %8s %5s %8s %8s %9s %12s %12s %10s %12s\n", heading, "rate", "order", "before", "after",
-                "tokens/s", "trained", "grad+state", "opt share", "weights");
+    std::printf("\n%-22s %8s %5s %5s %8s %8s %9s %12s %12s %10s %12s %12s\n", heading, "rate", "order", "batch",
+                "before", "after", "tokens/s", "trained", "grad+state", "opt share", "weights", "all held");
   for (auto const& r : rows)
-    std::printf("%-22s %8.1e %5lu %8.2f %8.2f %9.1f %12ld %12s %9.1f%% %12s\n",
+    std::printf("%-22s %8.1e %5lu %5ld %8.2f %8.2f %9.1f %12ld %12s %9.1f%% %12s %12s\n",
                 (std::string{name(r.settings.scope)} + " " + r.settings.optimizer +
                  (r.settings.frozen ? " over " + std::string{name(*r.settings.frozen)} : ""))
                     .c_str(),
-                r.settings.rate, static_cast<unsigned long>(r.settings.seed), r.before, r.after, r.tokens_per_second(),
-                static_cast<long>(r.trained), llama::mebibytes(r.gradient_bytes + r.optimizer_bytes).c_str(),
-                100 * r.optimizer_seconds / r.seconds(), llama::mebibytes(r.weight_bytes).c_str());
+                r.settings.rate, static_cast<unsigned long>(r.settings.seed), static_cast<long>(r.settings.batch),
+                r.before, r.after, r.tokens_per_second(), static_cast<long>(r.trained),
+                llama::mebibytes(r.gradient_bytes + r.optimizer_bytes).c_str(), 100 * r.optimizer_seconds / r.seconds(),
+                llama::mebibytes(r.weight_bytes).c_str(), llama::mebibytes(r.held_bytes()).c_str());
 }
 
 [[nodiscard]] inline nlohmann::json to_json(settings const& s, findings const& f) {
@@ -149,6 +152,7 @@ inline void print_tuned(char const* heading, std::vector<tuning_result> const& r
     return list;
   };
   out["tuned"] = runs(f.tuned);
+  out["larger_batch"] = runs(f.larger_batch);
   if (auto const lrc = best_of(f.tuned, tuning_scope::low_rank_components),
       full = best_of(f.tuned, tuning_scope::everything);
       lrc.runs > 0 && full.runs > 0)
@@ -160,6 +164,16 @@ inline void print_tuned(char const* heading, std::vector<tuning_result> const& r
                    {"speed_ratio", lrc.tokens_per_second / full.tokens_per_second},
                    {"bytes_ratio", lrc.bytes / full.bytes},
                    {"orders", lrc.runs}};
+  if (auto const wide = best_of(f.larger_batch, tuning_scope::low_rank_components),
+      full = best_of(f.tuned, tuning_scope::everything);
+      wide.runs > 0 && full.runs > 0)
+    out["best"]["same_memory"] = {{"batch", wide.batch},
+                                  {"rate", wide.rate},
+                                  {"perplexity", wide.perplexity},
+                                  {"perplexity_ratio", wide.perplexity / full.perplexity},
+                                  {"speed_ratio", wide.tokens_per_second / full.tokens_per_second},
+                                  {"held_ratio", wide.held_bytes / full.held_bytes},
+                                  {"orders", wide.runs}};
   out["control"] = runs(f.control);
   for (auto const& one : f.spectra)
     out["spectra"].push_back({{"name", one.name},

@@ -67,7 +67,27 @@ struct tuning_result {
   [[nodiscard]] double tokens_per_second() const noexcept {
     return static_cast<double>(settings.steps * settings.batch * settings.length) / seconds();
   }
+  /// Everything a step reads and writes.
+  [[nodiscard]] index_t held_bytes() const noexcept {
+    return weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes;
+  }
 };
+
+/// `small_batch`'s training of a model of that configuration and plan, with the most sequences a step that `bytes` hold,
+/// for no more tokens in all. Its rate grows with the root of the batch, as Adam's does (Malladi et al., arXiv 2205.10287).
+[[nodiscard]] inline tuning_settings with_largest_batch(llama::config const& config, llama::linear_plan const& plan,
+                                                        tuning_result const& small_batch, index_t bytes) {
+  auto out = small_batch.settings;
+  index_t const fixed = small_batch.held_bytes() - small_batch.activation_bytes;
+  auto const needs = [&](index_t batch) {
+    return fixed + llama::activations<float>::bytes_for(config, batch, out.length, llama::pass::training, plan).total();
+  };
+  while (needs(out.batch + 1) <= bytes) ++out.batch;
+  out.steps = std::max<index_t>(small_batch.settings.steps * small_batch.settings.batch / out.batch, 1);
+  out.rate *= std::sqrt(static_cast<double>(out.batch) / static_cast<double>(small_batch.settings.batch));
+  out.measure_every = std::max<index_t>(out.steps / 5, 1);
+  return out;
+}
 
 /// `model` with those matrices in `format` that do not learn when only low-rank components do: N-LRC ones and the embedding.
 template <class Executor>

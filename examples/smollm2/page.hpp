@@ -52,12 +52,12 @@ namespace detail {
 
 [[nodiscard]] inline llama::drawing tuning_curves(findings const& f) {
   std::vector<llama::curve> curves;
-  for (auto const* const all : {&f.tuned, &f.control})
+  for (auto const* const all : {&f.tuned, &f.larger_batch, &f.control})
     for (auto const& r : *all) {
       char title[96];
-      std::snprintf(title, sizeof title, "%s%s %s %.0e, order %lu", all == &f.control ? "dense, " : "",
+      std::snprintf(title, sizeof title, "%s%s %s %.0e, batch %ld, order %lu", all == &f.control ? "dense, " : "",
                     name(r.settings.scope), r.settings.optimizer.c_str(), r.settings.rate,
-                    static_cast<unsigned long>(r.settings.seed));
+                    static_cast<long>(r.settings.batch), static_cast<unsigned long>(r.settings.seed));
       curves.push_back({title, r.curve});
     }
   return llama::draw({"seconds of training", "perplexity", "set logscale y\n"}, curves);
@@ -83,20 +83,21 @@ inline void write_rows(std::ostream& out, std::string const& heading, std::vecto
 inline void write_tuned(std::ostream& out, std::string const& heading, std::vector<tuning_result> const& rows) {
   if (rows.empty()) return;
   out << "<h2>" << heading << "</h2><div><table><tr>";
-  for (auto const* column : {"scope", "optimizer", "rate", "order", "before", "after", "tokens/s", "forward s",
-                             "backward s", "optimizer s", "trained", "gradients", "states", "activations"})
+  for (auto const* column : {"scope", "optimizer", "rate", "order", "batch", "before", "after", "tokens/s", "forward s",
+                             "backward s", "optimizer s", "trained", "gradients", "states", "activations", "all held"})
     out << "<th>" << column << "</th>";
   out << "</tr>";
   for (auto const& r : rows) {
     char rate[16];
     std::snprintf(rate, sizeof rate, "%.0e", r.settings.rate);
     out << "<tr><td>" << name(r.settings.scope) << "</td><td>" << r.settings.optimizer << "</td><td>" << rate
-        << "</td><td>" << r.settings.seed << "</td><td>" << llama::decimal(r.before, 2) << "</td><td>"
-        << llama::decimal(r.after, 2) << "</td><td>" << llama::decimal(r.tokens_per_second(), 1) << "</td><td>"
-        << llama::decimal(r.forward_seconds, 1) << "</td><td>" << llama::decimal(r.backward_seconds, 1) << "</td><td>"
-        << llama::decimal(r.optimizer_seconds, 1) << "</td><td>" << r.trained << "</td><td>"
-        << llama::mebibytes(r.gradient_bytes) << "</td><td>" << llama::mebibytes(r.optimizer_bytes) << "</td><td>"
-        << llama::mebibytes(r.activation_bytes) << "</td></tr>";
+        << "</td><td>" << r.settings.seed << "</td><td>" << r.settings.batch << "</td><td>"
+        << llama::decimal(r.before, 2) << "</td><td>" << llama::decimal(r.after, 2) << "</td><td>"
+        << llama::decimal(r.tokens_per_second(), 1) << "</td><td>" << llama::decimal(r.forward_seconds, 1)
+        << "</td><td>" << llama::decimal(r.backward_seconds, 1) << "</td><td>" << llama::decimal(r.optimizer_seconds, 1)
+        << "</td><td>" << r.trained << "</td><td>" << llama::mebibytes(r.gradient_bytes) << "</td><td>"
+        << llama::mebibytes(r.optimizer_bytes) << "</td><td>" << llama::mebibytes(r.activation_bytes) << "</td><td>"
+        << llama::mebibytes(r.held_bytes()) << "</td></tr>";
   }
   out << "</table></div>";
 }
@@ -152,6 +153,8 @@ inline void write_page(std::filesystem::path const& page, settings const& s, fin
   detail::write_rows(out, "Budgets in ranks: without data, and with it", f.by_rank);
   detail::write_rows(out, "Budgets in parameters", f.by_parameters);
   detail::write_tuned(out, "Fine-tuning the compressed model", f.tuned);
+  detail::write_tuned(out, "Low-rank components alone, with the batch that the memory of everything holds",
+                      f.larger_batch);
   detail::write_tuned(out, "The dense model trained alike", f.control);
   for (auto const& [caption, svg] : figures)
     if (!svg.empty()) out << "<figure>" << svg << "<figcaption>" << caption << "</figcaption></figure>";

@@ -39,6 +39,7 @@ class run {
     print_rows("budget in ranks", found_.by_rank);
     print_rows("budget in parameters", found_.by_parameters);
     print_tuned("compressed, tuned", found_.tuned);
+    print_tuned("in the same memory", found_.larger_batch);
     print_tuned("dense, tuned", found_.control);
     for (auto const& [heading, text] : found_.samples)
       std::printf("\n%s:\n%s\n", heading.c_str(), llama::printable(text).c_str());
@@ -217,6 +218,7 @@ class run {
             print_tuned(found_.tuned.size() == 1 ? "as it goes" : "", {found_.tuned.back()});
             std::fflush(stdout);
           }
+    use_what_is_saved(matrices, plans, play);
     how.optimizer = settings_.optimizers.front();
     how.seed = settings_.seeds.front();
     how.scope = tuning_scope::everything;
@@ -224,6 +226,20 @@ class run {
     how.rate = settings_.rates.front();
     plans.clear();
     found_.control.push_back(tuned(llama::with_matrices(*model_, {})));
+  }
+
+  /// Low-rank components alone again, with as many sequences a step as fit into what training everything takes.
+  void use_what_is_saved(std::span<lowrank::compressed_matrix const> matrices,
+                         std::span<lowrank::matrix_plan const> plans, std::span<std::int32_t const> play) {
+    for (std::size_t i = 0; i + 1 < found_.tuned.size(); i += 2) {
+      auto const& alone = found_.tuned[i];
+      auto model = llama::with_matrices(*model_, matrices);
+      auto const how = with_largest_batch(config_, model.plan(), alone, found_.tuned[i + 1].held_bytes());
+      if (how.batch == alone.settings.batch) continue;
+      found_.larger_batch.push_back(fine_tune(exec_, model, plans, play, *scored_, how));
+      print_tuned(found_.larger_batch.size() == 1 ? "in the same memory" : "", {found_.larger_batch.back()});
+      std::fflush(stdout);
+    }
   }
 
   settings settings_;

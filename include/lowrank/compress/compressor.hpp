@@ -140,7 +140,7 @@ struct compressor {
     matrix<float> const w = read(source, i);
     if (options.sees == allocation_spectrum::weights) return singular_values(exec, w.view(), {}, source.name(i));
     require_finite(w, source.name(i));
-    return decompose(exec, w.view(), seen_of(seen, source.name(i))).values();
+    return decompose(exec, w.view(), seen_of(seen, source.name(i)), 1).values();
   }
 
   /// One matrix as planned.
@@ -159,7 +159,7 @@ struct compressor {
     auto const known = seen_of(seen, plan.name);
     matrix_view<float const> const view = w.view();
     static activation_statistics const none{};
-    auto pair = factors(exec, method, decompose(exec, view, known), view,
+    auto pair = factors(exec, method, decompose(exec, view, known, plan.rank), view,
                         known.inputs != nullptr ? *known.inputs : none, plan.rank, bias);
     if (plan.form == storage_form::factors) return {plan, std::move(pair)};
     if (plan.form == storage_form::pivoted) return {plan, pivoted(exec, pair.view())};
@@ -242,12 +242,13 @@ struct compressor {
     return out;
   }
   template <class E>
-  [[nodiscard]] output_basis decompose(E& exec, matrix_view<float const> w, layer_statistics const& known) const {
+  [[nodiscard]] output_basis decompose(E& exec, matrix_view<float const> w, layer_statistics const& known,
+                                       index_t most) const {
     static activation_statistics const none{};
     auto const& inputs = known.inputs != nullptr ? *known.inputs : none;
     if constexpr (output_weighted_factorizer<Factorizer>)
       return method.decompose(exec, w, inputs, *known.output_gradients);
-    else return method.decompose(exec, w, inputs);
+    else return decompose_for_rank(exec, method, w, inputs, most);
   }
 };
 

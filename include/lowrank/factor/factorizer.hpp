@@ -38,6 +38,13 @@ concept factorizer = factor_method<F> &&
     requires(F const f, host_executor& exec, matrix_view<float const> w, activation_statistics const& inputs) {
   { f.decompose(exec, w, inputs) } -> std::same_as<output_basis>;
 };
+/// One that can leave directions out that no factor will need.
+/// `decompose(exec, w, statistics, most)`: the `most` leading ones, and the whole spectrum.
+template <class F>
+concept partial_factorizer = factorizer<F> && requires(F const f, host_executor& exec, matrix_view<float const> w,
+                                                       activation_statistics const& inputs, index_t most) {
+  { f.decompose(exec, w, inputs, most) } -> std::same_as<output_basis>;
+};
 /// One that also wants to know the gradients of the outputs.
 template <class F>
 concept output_weighted_factorizer = factor_method<F> &&
@@ -128,12 +135,22 @@ template <class E, factor_method F>
   return out;
 }
 
+/// A basis from which factors of rank r can be cut.
+template <class E, factorizer F>
+[[nodiscard]] output_basis decompose_for_rank(E& exec, F const& method, const_view_of<E> w,
+                                              activation_statistics const& inputs, index_t r) {
+  if constexpr (partial_factorizer<F>) return method.decompose(exec, w, inputs, r);
+  else return method.decompose(exec, w, inputs);
+}
+
 /// Both steps at once.
 /// Cost: of `find_output_basis` and `factors`.
 template <class E, factorizer F>
 [[nodiscard]] factor_pair factorize(E& exec, F const& method, const_view_of<E> w, activation_statistics const& inputs,
                                     index_t r, std::type_identity_t<std::span<float const>> layer_bias = {}) {
-  return factors(exec, method, method.decompose(exec, w, inputs), w, inputs, r, layer_bias);
+  index_t const most = std::min(w.rows, w.cols);
+  require<shape_error>(r >= 1 && r <= most, "factorize", "rank must be in [1, ", most, "], got ", r);
+  return factors(exec, method, decompose_for_rank(exec, method, w, inputs, r), w, inputs, r, layer_bias);
 }
 
 }  // namespace lowrank

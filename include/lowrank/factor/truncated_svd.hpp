@@ -18,8 +18,9 @@ struct truncated_svd {
 
   void check() const noexcept {}
   template <class E>
-  [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& = {}) const {
-    return find_output_basis(exec, w);
+  [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& = {},
+                                       index_t most = every_direction) const {
+    return find_output_basis(exec, w, {}, most);
   }
 };
 static_assert(factorizer<truncated_svd>);

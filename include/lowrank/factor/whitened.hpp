@@ -41,13 +41,14 @@ struct whitened {
 
   void check() const { detail::check_share("whitened", shrinkage); }
   template <class E>
-  [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& inputs) const {
+  [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& inputs,
+                                       index_t most = every_direction) const {
     check();
     detail::check_statistics("whitened", w.shape(), inputs);
     matrix<double> metric{w.cols, w.cols};
     inputs.second_moment(metric.view());
     detail::shrink_towards_diagonal(shrinkage, metric.view());
-    return find_output_basis(exec, w, detail::read(metric));
+    return find_output_basis(exec, w, detail::read(metric), most);
   }
 };
 static_assert(factorizer<whitened>);
@@ -65,13 +66,14 @@ struct centred {
 
   void check() const { detail::check_share("centred", shrinkage); }
   template <class E>
-  [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& inputs) const {
+  [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& inputs,
+                                       index_t most = every_direction) const {
     check();
     detail::check_statistics("centred", w.shape(), inputs);
     matrix<double> metric{w.cols, w.cols};
     inputs.covariance(metric.view());
     detail::shrink_towards_diagonal(shrinkage, metric.view());
-    return find_output_basis(exec, w, detail::read(metric));
+    return find_output_basis(exec, w, detail::read(metric), most);
   }
 };
 static_assert(factorizer<centred>);
@@ -91,7 +93,8 @@ struct channel_scaled {
     require(is_finite(floor) && floor >= 0, "channel_scaled", "floor must be finite and >= 0, got ", floor);
   }
   template <class E>
-  [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& inputs) const {
+  [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& inputs,
+                                       index_t most = every_direction) const {
     check();
     detail::check_statistics("channel_scaled", w.shape(), inputs);
     matrix<double> metric{w.cols, w.cols};
@@ -99,7 +102,7 @@ struct channel_scaled {
       double const scale = std::pow(inputs.mean_magnitude(j), alpha) + floor;
       metric(j, j) = scale * scale;
     }
-    return find_output_basis(exec, w, detail::read(metric));
+    return find_output_basis(exec, w, detail::read(metric), most);
   }
 };
 static_assert(factorizer<channel_scaled>);

@@ -52,6 +52,33 @@ TEST_SUITE("truncated SVD") {
       CHECK(values[i] == doctest::Approx(turned[i]).epsilon(1e-12));
     }
   }
+  TEST_CASE_TEMPLATE("leading directions are orthonormal to fp64 and the same as among all, however steep the spectrum",
+                     E, LOWRANK_TEST_EXECUTORS) {
+    E exec{{.threads = 1}};
+    for (extents const shape : {extents{90, 30}, extents{30, 90}, extents{40, 40}})
+      for (double const condition : {3.0, 900.0, 1100.0, 1e4, 1e6}) {
+        CAPTURE(shape);
+        CAPTURE(condition);
+        auto const a = with_spectrum(shape, geometric(30, condition), 2);
+        auto const all = find_output_basis(exec, a.view());
+        CHECK(departure_from_orthonormal(all.directions.view()) <= 1e-12);
+        for (index_t const r : {index_t{1}, index_t{9}, index_t{30}}) {
+          auto const some = find_output_basis(exec, a.view(), {}, r);
+          CHECK(some.most() == r);
+          CHECK(some.energies.size() == all.energies.size());
+          CHECK(departure_from_orthonormal(some.directions.view()) <= 1e-12);
+          auto const shared = plain_product(all.directions.view().col_range(0, r).t(), some.directions.view());
+          for (index_t k = 0; k < r; ++k) {
+            double const value = std::sqrt(all.energies[static_cast<std::size_t>(k)] / all.energies.front());
+            if (value > 1e-3) CHECK(std::abs(shared(k, k)) == doctest::Approx(1).epsilon(1e-6));
+          }
+        }
+      }
+    auto const w = random_matrix({20, 12}, 1);
+    CHECK_THROWS_AS(std::ignore = find_output_basis(exec, w.view(), {}, 0), argument_error);
+    CHECK_THROWS_AS(std::ignore = truncated_svd(exec, w.view(), 0), shape_error);
+    CHECK_THROWS_AS(std::ignore = truncated_svd(exec, w.view(), 13), shape_error);
+  }
   TEST_CASE("zero and rank-deficient matrices have ordinary factors") {
     host_executor exec{{.threads = 1}};
     for (extents const shape : {extents{12, 30}, extents{30, 12}}) {

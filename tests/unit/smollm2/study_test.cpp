@@ -207,6 +207,35 @@ TEST_SUITE("smollm2") {
                     lowrank::argument_error);
   }
 
+  TEST_CASE("the memory that low-rank components save goes into a larger batch, as far as it reaches and no further") {
+    fixture f;
+    smollm2::linear_weights const weights{f.model};
+    lowrank::factor::truncated_svd const svd{};
+    auto const from = smollm2::decompose(f.exec, svd, weights, nullptr);
+    std::vector<index_t> const ranks(weights.size(), 6);
+    auto const matrices = smollm2::cut(f.exec, svd, weights, from, nullptr, ranks, {});
+    std::vector<lowrank::matrix_plan> plans;
+    for (auto const& m : matrices) plans.push_back(m.plan);
+    smollm2::tuning_settings settings{.rate = 1e-3, .steps = 12, .batch = 1, .length = 12, .seed = 1};
+    auto const train = [&](smollm2::tuning_settings const& how) {
+      auto model = llama::with_matrices(f.model, matrices);
+      return smollm2::fine_tune(f.exec, model, plans, f.text, f.scored, how);
+    };
+    auto const plan = llama::with_matrices(f.model, matrices).plan();
+    auto const alone = train(settings);
+    CHECK(alone.held_bytes() ==
+          alone.weight_bytes + alone.gradient_bytes + alone.optimizer_bytes + alone.activation_bytes);
+    CHECK(with_largest_batch(f.c, plan, alone, alone.held_bytes()).batch == 1);
+    settings.batch = 4;
+    auto const four = train(settings);
+    CHECK(with_largest_batch(f.c, plan, alone, four.held_bytes() - 1).batch == 3);
+    auto const larger = with_largest_batch(f.c, plan, alone, four.held_bytes());
+    CHECK(larger.batch == 4);
+    CHECK(larger.steps == 3);
+    CHECK(larger.rate == doctest::Approx(2e-3));
+    CHECK(train(larger).held_bytes() == four.held_bytes());
+  }
+
   TEST_CASE("fine-tuning moves what it shall and nothing else, with every optimizer") {
     fixture f;
     auto const seen = f.seen();
