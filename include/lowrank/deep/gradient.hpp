@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
+#include <span>
 
 #include "lowrank/deep/deep_matrix.hpp"
 #include "lowrank/deep/residual.hpp"
@@ -29,33 +31,35 @@ template <class T>
   return w.shape().cols >= w.shape().rows ? 1 : w.factor_count() - 1;
 }
 
-/// Products Y_j ... Y_1 for j = 2 ... q; the first is Y_1 itself.
+template <class T>
+using product_list = std::span<matrix_view<T const>>;
+
+/// Products Y_j ... Y_1 for j = 2 ... q; the first is Y_1 itself. The list and its products are scratch of the caller's scope.
 template <class E, class T>
-std::vector<matrix_view<T const>> running_products(E& exec, deep_matrix<T> const& w, factor_run run) {
-  std::vector<matrix_view<T const>> out;
-  for (std::size_t k = run.begin; k < run.end; ++k) {
-    auto const y = w.factor(k).values.view();
-    if (k == run.begin) {
-      out.push_back(y);
-      continue;
-    }
-    auto const next = take<T>(exec.arena(), {y.rows, out.back().cols});
-    multiply(exec, T{1}, y, out.back(), T{0}, next);
-    out.push_back(next);
+product_list<T> running_products(E& exec, deep_matrix<T> const& w, factor_run run) {
+  product_list<T> const out{exec.arena().template take<matrix_view<T const>>(static_cast<index_t>(run.count())),
+                            run.count()};
+  std::uninitialized_fill(out.begin(), out.end(), matrix_view<T const>(w.factor(run.begin).values.view()));
+  for (std::size_t j = 1; j < run.count(); ++j) {
+    auto const y = w.factor(run.begin + j).values.view();
+    auto const next = take<T>(exec.arena(), {y.rows, out[j - 1].cols});
+    multiply(exec, T{1}, y, out[j - 1], T{0}, next);
+    out[j] = next;
   }
   return out;
 }
 template <class T>
 [[nodiscard]] index_t running_bytes(deep_matrix<T> const& w, factor_run run) noexcept {
-  index_t sum = 0, cols = w.factor(run.begin).values.shape().cols;
+  index_t sum = scratch_bytes<matrix_view<T const>>(static_cast<index_t>(run.count())),
+          cols = w.factor(run.begin).values.shape().cols;
   for (std::size_t k = run.begin + 1; k < run.end; ++k) sum += scratch_bytes<T>(w.factor(k).values.shape().rows * cols);
   return sum;
 }
 
 /// Gradients of a run from that of its product: G_j = D (Y_{j-1} ... Y_1)ᵀ, then D <- Y_jᵀ D.
 template <class E, class T>
-void run_gradients(E& exec, deep_matrix<T> const& w, factor_run run, std::vector<matrix_view<T const>> const& products,
-                   matrix_view<T const> d, std::span<matrix_view<T> const> out) {
+void run_gradients(E& exec, deep_matrix<T> const& w, factor_run run, product_list<T> products, matrix_view<T const> d,
+                   std::span<matrix_view<T> const> out) {
   for (std::size_t k = run.end; k-- > run.begin;) {
     bool const first = k == run.begin;
     if (!out[k].empty()) {
@@ -78,15 +82,15 @@ template <class T>
 
 }  // namespace detail
 
-/// Scratch of `gradients` and of `loss`.
+/// Scratch of `gradients` where every layer has one; more than enough otherwise, and for `loss`.
 template <class T, target_of<T> Target>
 [[nodiscard]] index_t gradients_bytes(deep_matrix<T> const& w, Target const& target) noexcept {
   auto const cut = detail::cut_of(w);
   detail::factor_run const lower{0, cut}, upper{cut, w.factor_count()};
   index_t const k = w.factor(cut).values.shape().cols, m = w.shape().rows, n = w.shape().cols;
-  return detail::running_bytes(w, lower) + detail::running_bytes(w, upper) + detail::run_gradient_bytes(w, lower) +
-         detail::run_gradient_bytes(w, upper) + scratch_bytes<T>(m * k) + 2 * scratch_bytes<T>(n * k) +
-         residual_bytes(target, k);
+  index_t const products = detail::running_bytes(w, lower) + detail::running_bytes(w, upper),
+                behind = detail::run_gradient_bytes(w, lower) + detail::run_gradient_bytes(w, upper);
+  return products + scratch_bytes<T>(m * k) + 2 * scratch_bytes<T>(n * k) + std::max(residual_bytes(target, k), behind);
 }
 
 namespace detail {
@@ -95,7 +99,7 @@ namespace detail {
 template <class T>
 struct cut_product {
   factor_run lower, upper;
-  std::vector<matrix_view<T const>> below, above;
+  product_list<T> below, above;
   low_rank_view<T> view;
 };
 template <class E, class T>

@@ -53,7 +53,7 @@ class trainer {
 
   /// One step of gradient descent by the rule; says ½ Σ (W - Φ)² before it. Where that is not finite nothing is changed.
   /// Requires: the matrix this was made for, or one like it.
-  /// Cost: of `gradients`, and the rule's; allocates nothing but a few views.
+  /// Cost: of `gradients`, and the rule's; allocates nothing.
   /// Throws: shape_error; argument_error for a learning rate or decay that is negative or not finite.
   template <class E, target_of<T> Target>
   double step(E& exec, deep_matrix<T>& w, Target const& target, double learning_rate, double weight_decay = 0) {

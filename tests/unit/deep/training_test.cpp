@@ -4,6 +4,7 @@
 
 #include "lowrank/rule/adam.hpp"
 #include "problems.hpp"
+#include "support/allocation_counter.hpp"
 
 namespace {
 
@@ -90,6 +91,34 @@ TEST_CASE("decay and frozen layers") {
   CHECK(w.factor(1).values(1, 1) == doctest::Approx(moving * (1 - 0.1 * (0.25 + 0.5))));
   CHECK_THROWS_AS(std::ignore = by.step(exec, w, target, -1), lowrank::argument_error);
   CHECK_THROWS_AS(std::ignore = by.step(exec, w, target, 0.1, -1), lowrank::argument_error);
+}
+
+TEST_CASE_TEMPLATE("a step allocates nothing and takes the scratch it said, at every depth", T, float, double) {
+  for (index_t const depth : {2, 3, 5})
+    for (extents const shape : {extents{20, 31}, extents{31, 20}, extents{17, 17}}) {
+      CAPTURE(depth);
+      CAPTURE(shape);
+      host_executor exec{{.threads = 2}};
+      auto const phi = low_rank_target(shape, 2, 5);
+      auto const whole = cast<T>(phi);
+      deep::observations<T> const some{shape, observed<T>(phi, 0.4)};
+      deep::dense_target<T> const all{whole.view()};
+      exec.reserve(deep::full_width_bytes<T>(shape));
+      auto w = deep::full_width<T>(exec, shape, {.depth = depth, .scale = 0.1}, {.seed = 1});
+      w.add_offsets(some.mean());
+      deep::trainer<T, rule::adam> by{exec, w};
+      auto const step_on = [&](auto const& target) {
+        index_t const promised = deep::trainer<T, rule::adam>::workspace_bytes(w, target);
+        exec.reserve(promised);
+        exec.arena().reset_peak();
+        allocation_counter const during;
+        std::ignore = by.step(exec, w, target, 1e-3);
+        CHECK(during.count() == 0);
+        CHECK(exec.arena().peak() == promised);
+      };
+      step_on(some);
+      step_on(all);
+    }
 }
 
 TEST_CASE("offsets are learnt with the rest") {
