@@ -61,13 +61,6 @@ inline void mirror_lower(blas_executor& exec, matrix_view<double> c) {
         for (index_t j = column; j < std::min(i, column + edge); ++j) c(j, i) = c(i, j);
   });
 }
-/// Tile `number` of the lower triangle of an n x n matrix, row by row, `width` wide.
-[[nodiscard]] inline block lower_tile(index_t number, index_t width, index_t n) noexcept {
-  index_t row = 0;
-  while ((row + 1) * (row + 2) / 2 <= number) ++row;
-  index_t const i = row * width, j = (number - row * (row + 1) / 2) * width;
-  return {i, std::min(i + width, n), j, std::min(j + width, n)};
-}
 
 /// Rows of n columns that the memory of a worker takes, in either order.
 [[nodiscard]] inline index_t rows_that_fit(blas_executor const& exec, index_t n) noexcept {

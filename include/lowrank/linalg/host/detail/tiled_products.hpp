@@ -35,6 +35,14 @@ void multiply_by_tiles(host_executor& exec, T alpha, matrix_view<T const> a, mat
 /// Columns of a tile of a Gram, and rows of Y that it takes at a time.
 inline constexpr index_t gram_width = 128, gram_height = 256;
 
+/// Tile `number` of the lower triangle of an n x n matrix, row by row, `width` wide.
+[[nodiscard]] inline block lower_tile(index_t number, index_t width, index_t n) noexcept {
+  index_t row = 0;
+  while ((row + 1) * (row + 2) / 2 <= number) ++row;
+  index_t const i = row * width, j = (number - row * (row + 1) / 2) * width;
+  return {i, std::min(i + width, n), j, std::min(j + width, n)};
+}
+
 /// C = Yᵀ Y by square tiles; only the lower triangle is computed, then mirrored.
 /// `add(worker, a, b, tile)`: tile += aᵀ b for blocks of 256 rows of Y; a is b for the tiles on the diagonal, of which the
 /// upper triangle may hold anything.
@@ -45,19 +53,15 @@ void sum_gram_tiles(host_executor& exec, char const* caller, matrix_view<float c
                        " for ", y.shape());
   index_t const side = (y.cols + width - 1) / width;
   exec.parallel(side * (side + 1) / 2, [&](index_t number, int worker) {
-    index_t row = 0;
-    while ((row + 1) * (row + 2) / 2 <= number) ++row;
-    index_t const column = number - row * (row + 1) / 2;
-    index_t const i0 = row * width, i1 = std::min(i0 + width, y.cols), j0 = column * width,
-                  j1 = std::min(j0 + width, y.cols);
-    auto const tile = c.sub({i0, i1, j0, j1});
+    block const at = lower_tile(number, width, y.cols);
+    auto const tile = c.sub(at);
     scale_tile(0.0, tile);
     for (index_t k = 0; k < y.rows; k += gram_height) {
       auto const rows = y.row_range(k, std::min(k + gram_height, y.rows));
-      add(worker, rows.col_range(i0, i1), rows.col_range(j0, j1), tile);
+      add(worker, rows.col_range(at.row_begin, at.row_end), rows.col_range(at.col_begin, at.col_end), tile);
     }
-    for (index_t i = i0; i < i1; ++i)
-      for (index_t j = j0; j < std::min(j1, i); ++j) c(j, i) = c(i, j);
+    for (index_t i = at.row_begin; i < at.row_end; ++i)
+      for (index_t j = at.col_begin; j < std::min(at.col_end, i); ++j) c(j, i) = c(i, j);
   });
 }
 
