@@ -9,6 +9,7 @@
 #include "llama/load_gguf.hpp"
 #include "llama/save_hugging_face.hpp"
 #include "llama/tokenizer.hpp"
+#include "pc_lora_page.hpp"
 #include "pc_lora_trial.hpp"
 #include "smollm2/executor.hpp"
 
@@ -112,6 +113,7 @@ void run_pc_lora(settings const& s) {
   index_t const stride = s.pc_model == "demo" ? static_cast<index_t>(what.scores.size()) / (most + 1) : 4096;
   smollm2::windows const scored{"the scored text", what.scores, {s.scored_windows, length, 2048, stride}};
   auto out = nlohmann::json::object({{"machine", llama::processor_name()}, {"model", s.pc_model}});
+  std::vector<pc_result> all;
   print_heading();
   for (index_t const rank : s.ranks)
     for (auto const seed : s.seeds)
@@ -123,7 +125,7 @@ void run_pc_lora(settings const& s) {
         if (!s.rates.empty()) t.rate = s.rates.front();
         t.task_share = s.pc_share;
         t.seed = seed;
-        auto const r = run_pc_trial(exec, t, what.model, what.trains, scored);
+        auto const& r = all.emplace_back(run_pc_trial(exec, t, what.model, what.trains, scored));
         print_row(r, s.pc_layers == 0 ? what.model.config().layers : s.pc_layers);
         nlohmann::json row = r;
         row["way"] = name(way);
@@ -132,6 +134,10 @@ void run_pc_lora(settings const& s) {
         row["id"] = std::string{name(way)} + " r" + std::to_string(rank) + " s" + std::to_string(seed);
         out["trials"].push_back(std::move(row));
       }
+  if (!s.html.empty()) {
+    write_pc_page(s.html, s, all);
+    std::printf("plots: %s\n", s.html.c_str());
+  }
   if (!s.report.empty()) llama::detail::replace_file(s.report, out.dump(1) + "\n");
 }
 

@@ -124,6 +124,7 @@ template <class Executor>
   out.dense = smollm2::perplexity(exec, teacher, scored, reading);
   out.dense_tokens_per_second = static_cast<double>(scored.tokens()) / (llama::now() - began);
   out.before = measure(0);
+  out.curve.emplace_back(0.0, t.way == pc_way::cut ? out.before : out.dense);  // a whole base hides its pair
   adapt::distillation const how{.task_share = static_cast<float>(t.task_share)};
   lowrank::schedule::warmup_cosine const rate{.warmup = t.steps / 10, .total = t.steps, .floor = 0.05};
   llama::progress bar{name(t.way), t.steps};
