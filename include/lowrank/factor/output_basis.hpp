@@ -3,7 +3,9 @@
 /// its factors of every rank come.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "lowrank/core/buffer.hpp"
@@ -17,10 +19,12 @@ namespace lowrank {
 
 /// Eigenvectors of W C Wᵀ, C a metric of the inputs: their second moment, their covariance, or I. W' = U Uᵀ W with the first
 /// r of them is the matrix of rank r with the least E‖W x - W' x‖², and that loss is the sum of the other eigenvalues.
-struct output_basis {
-  extents shape;              ///< of W
-  matrix<double> directions;  ///< m x min(m, n); orthonormal columns unless there are duals
-  matrix<double> duals;  ///< empty, or as many columns with dualsᵀ directions = I: then W' = directions dualsᵀ W
+/// Directions are in the memory of the executor that found them, energies on the host.
+template <memory_space Space>
+struct basic_output_basis {
+  extents shape;                     ///< of W
+  matrix<double, Space> directions;  ///< m x min(m, n); orthonormal columns unless there are duals
+  matrix<double, Space> duals;  ///< empty, or as many columns with dualsᵀ directions = I: then W' = directions dualsᵀ W
   std::vector<double> energies;  ///< eigenvalues, descending, >= 0
 
   [[nodiscard]] index_t most() const noexcept { return directions.shape().cols; }
@@ -41,67 +45,97 @@ struct output_basis {
   }
 };
 
+using output_basis = basic_output_basis<host_space>;
+
 namespace detail {
+
+template <class E>
+using wide_matrix_of = matrix<double, typename E::space>;
+template <class E>
+using const_wide_view_of = matrix_view<double const, typename E::space>;
 
 /// A in fp64.
 template <class E, class A>
-[[nodiscard]] matrix<double> widened(E& exec, matrix_view<A> a) {
-  matrix<double> out{a.shape()};
+[[nodiscard]] wide_matrix_of<E> widened(E& exec, matrix_view<A, typename E::space> a) {
+  wide_matrix_of<E> out{a.shape()};
   convert(exec, a, out.view());
   return out;
 }
 template <class E>
-[[nodiscard]] matrix<double> product(E& exec, matrix_view<double const> a, matrix_view<double const> b) {
-  matrix<double> out{a.rows, b.cols};
+[[nodiscard]] wide_matrix_of<E> product(E& exec, const_wide_view_of<E> a, const_wide_view_of<E> b) {
+  wide_matrix_of<E> out{a.rows, b.cols};
   multiply(exec, 1.0, a, b, 0.0, out.view());
   return out;
 }
-template <class T>
-[[nodiscard]] matrix_view<T const> read(matrix<T> const& a) noexcept {
+template <class T, memory_space Space>
+[[nodiscard]] matrix_view<T const, Space> read(matrix<T, Space> const& a) noexcept {
   return a.view();
 }
 
 template <class E>
-void check_finite(E& exec, char const* caller, char const* what, matrix_view<float const> a) {
-  double energy = 0;
-  squared_norm(exec, a, &energy);
-  require(is_finite(energy), caller, "needs finite ", what, ", got NaN or infinity");
+void check_finite(E& exec, char const* caller, char const* what, const_view_of<E> a) {
+  buffer<double, typename E::space> energy{1};
+  squared_norm(exec, a, energy.data());
+  look_scope const look{exec};
+  require(is_finite(exec.peek(energy.data()).value()), caller, "needs finite ", what, ", got NaN or infinity");
 }
 
 /// B C Bᵀ, or B Bᵀ where C is empty.
 template <class E>
-[[nodiscard]] matrix<double> congruent(E& exec, matrix_view<double const> b, matrix_view<double const> c) {
+[[nodiscard]] wide_matrix_of<E> congruent(E& exec, const_wide_view_of<E> b, const_wide_view_of<E> c) {
   if (c.empty()) return product(exec, b, b.t());
   auto const left = product(exec, b, c);
   return product(exec, read(left), b.t());
 }
 
+/// C becomes (3 I - C) / 2.
+template <class E>
+void turn_to_newton_step(E& exec, wide_view_of<E> c) {
+  exec.team([=] LOWRANK_DEVICE(auto team) {
+    team.each(c.size(), [&](index_t at) {
+      index_t const i = at / c.cols, j = at - i * c.cols;
+      c(i, j) = (i == j ? 1.5 : 0.0) - 0.5 * c(i, j);
+    });
+  });
+}
+
 /// Nearly orthonormal columns Q that span those of a tall W, and the Newton step N of QᵀQ = I: Q N is orthonormal to fp64.
+template <memory_space Space>
 struct tall_range {
-  matrix<double> columns, correction;
+  matrix<double, Space> columns, correction;
 
   template <class E>
   tall_range(E& exec, const_view_of<E> w) : correction{w.cols, w.cols} {
-    matrix<float> narrow{w.shape()};
+    matrix<float, Space> narrow{w.shape()};
     copy(exec, w, narrow.view());
     exec.reserve(orthonormalize_bytes(w.shape()));
     orthonormalize(exec, narrow.view(), {.purpose = rng_purpose::completion}, nullptr,
                    {.first_gram = gram_kind::mixed, .last_gram = gram_kind::mixed});
     gram(exec, read(narrow), correction.view());
-    for (index_t i = 0; i < w.cols; ++i)
-      for (index_t j = 0; j < w.cols; ++j) correction(i, j) = (i == j ? 1.5 : 0.0) - 0.5 * correction(i, j);
+    turn_to_newton_step(exec, correction.view());
     columns = widened(exec, read(narrow));
   }
 };
 
+/// Numbers of the executor's memory, on the host.  Synchronises.
+template <class E>
+[[nodiscard]] std::vector<double> on_host(E& exec, buffer<double, typename E::space> const& from) {
+  std::vector<double> out(static_cast<std::size_t>(from.size()));
+  if constexpr (std::same_as<typename E::space, host_space>) std::ranges::copy(from.span(), out.begin());
+  else copy_to_host(exec, from.data(), std::as_writable_bytes(std::span{out}));
+  return out;
+}
+
 /// G becomes its eigenvectors; energies its eigenvalues, without the negative ones that rounding makes.
 template <class E>
-void decompose_symmetric(E& exec, char const* caller, matrix<double>& g, std::vector<double>& energies) {
+void decompose_symmetric(E& exec, char const* caller, wide_matrix_of<E>& g, std::vector<double>& energies) {
   exec.reserve(symmetric_eigen_bytes(g.shape().rows));
-  energies.assign(static_cast<std::size_t>(g.shape().rows), 0.0);
-  std::int32_t failed = 0;
-  symmetric_eigen(exec, g.view(), energies.data(), &failed);
-  require(failed == 0, caller, "needs a metric whose products with the matrix are finite");
+  buffer<double, typename E::space> values{g.shape().rows};
+  buffer<std::int32_t, typename E::space> failed{1};
+  symmetric_eigen(exec, g.view(), values.data(), failed.data());
+  look_scope const look{exec};
+  require(exec.peek(failed.data()).value() == 0, caller, "needs a metric whose products with the matrix are finite");
+  energies = on_host(exec, values);
   for (double& e : energies) e = std::max(e, 0.0);
 }
 
@@ -111,23 +145,24 @@ void decompose_symmetric(E& exec, char const* caller, matrix<double>& g, std::ve
 /// ever inverted, so C may be singular (fewer samples than features), and a basis of all min(m, n) directions holds all of W.
 /// Shapes: W m x n; metric n x n, symmetric and positive semidefinite, or empty for I.
 /// Cost: 2 m n (n + m) + 9 min(m, n)³ flops in fp64; allocates a few copies of its arguments, and scratch.
+/// Synchronises: on a device, for what it finds.
 /// Throws: shape_error; argument_error for NaN or infinity.
 template <class E>
-[[nodiscard]] output_basis find_output_basis(E& exec, const_view_of<E> w,
-                                             std::type_identity_t<matrix_view<double const>> metric = {}) {
+[[nodiscard]] basic_output_basis<typename E::space> find_output_basis(E& exec, const_view_of<E> w,
+                                                                      detail::const_wide_view_of<E> metric = {}) {
   constexpr auto* caller = "find_output_basis";
   require<shape_error>(metric.data == nullptr || metric.shape() == extents{w.cols, w.cols}, caller,
                        "needs a metric of ", extents{w.cols, w.cols}, ", got ", metric.shape());
   detail::check_finite(exec, caller, "weights", w);
-  output_basis out{.shape = w.shape(), .directions = {}, .duals = {}, .energies = {}};
+  basic_output_basis<typename E::space> out{.shape = w.shape(), .directions = {}, .duals = {}, .energies = {}};
   if (w.rows <= w.cols) {
-    out.directions = matrix<double>{w.rows, w.rows};
+    out.directions = detail::wide_matrix_of<E>{w.rows, w.rows};
     if (metric.empty()) gram(exec, w.t(), out.directions.view());
     else out.directions = detail::congruent(exec, detail::read(detail::widened(exec, w)), metric);
     detail::decompose_symmetric(exec, caller, out.directions, out.energies);
     return out;
   }
-  detail::tall_range const q{exec, w};
+  detail::tall_range<typename E::space> const q{exec, w};
   auto const inner = detail::product(exec, detail::read(q.columns).t(), detail::read(detail::widened(exec, w)));
   auto const r = detail::product(exec, detail::read(q.correction), detail::read(inner));
   auto turn = detail::congruent(exec, detail::read(r), metric);
