@@ -10,9 +10,11 @@
 namespace lowrank::basis {
 
 /// Asks `source(call, facing_side)` at every refresh for an m x r matrix in facing coordinates (for side::right, the
-/// transpose of an r x n matrix of rows). An empty view means that there is none: the old basis stays.
-struct given : one_sided {
-  std::function<matrix_view<float const>(index_t call, side facing_side)> source{};
+/// transpose of an r x n matrix of rows), in the memory of the executor. An empty view means that there is none: the old basis
+/// stays.
+template <memory_space Space>
+struct basic_given : one_sided {
+  std::function<matrix_view<float const, Space>(index_t call, side facing_side)> source{};
 
   [[nodiscard]] static constexpr bool needs_gradient() noexcept { return false; }
   void check() const { require(static_cast<bool>(source), "basis::given", "needs a source"); }
@@ -23,9 +25,12 @@ struct given : one_sided {
     bool const none = from.empty();
     require<shape_error>(none || from.shape() == p.shape(), "basis::given", "needs a basis of shape ", p.shape(),
                          ", got ", from.shape());
+    if constexpr (requires { exec.check_memory(from.data, "basis::given", "the basis"); })
+      if (!none) exec.check_memory(from.data, "basis::given", "the basis");
     if (!none) copy(exec, from, p);
     exec.single([=] LOWRANK_DEVICE { *failed = none ? 1 : 0; });
   }
 };
+using given = basic_given<host_space>;
 
 }  // namespace lowrank::basis

@@ -36,15 +36,16 @@ struct factor_view {
   }
 };
 
-/// Owning factors of W ~ U V, and what is added to the outputs.
-struct factor_pair {
-  matrix<float> u;
-  matrix<float> v;
+/// Owning factors of W ~ U V, and what is added to the outputs, which is on the host.
+template <memory_space Space>
+struct basic_factor_pair {
+  matrix<float, Space> u;
+  matrix<float, Space> v;
   std::vector<float> bias;  ///< one number an output, or none
 
-  factor_pair() = default;
+  basic_factor_pair() = default;
   /// Zeros.
-  factor_pair(extents shape, index_t rank) : u{shape.rows, rank}, v{rank, shape.cols} {}
+  basic_factor_pair(extents shape, index_t rank) : u{shape.rows, rank}, v{rank, shape.cols} {}
 
   [[nodiscard]] index_t rank() const noexcept { return v.shape().rows; }
   [[nodiscard]] extents shape() const noexcept { return {u.shape().rows, v.shape().cols}; }
@@ -53,9 +54,14 @@ struct factor_pair {
     return rank() * (u.shape().rows + v.shape().cols) + static_cast<index_t>(bias.size());
   }
   [[nodiscard]] index_t bytes() const noexcept { return parameters() * index_t{sizeof(float)}; }
-  [[nodiscard]] factor_view<float> view() noexcept { return {u.view(), v.view(), bias}; }
-  [[nodiscard]] factor_view<float const> view() const noexcept { return {u.view(), v.view(), bias}; }
+  [[nodiscard]] factor_view<float> view() noexcept requires std::same_as<Space, host_space> {
+    return {u.view(), v.view(), bias};
+  }
+  [[nodiscard]] factor_view<float const> view() const noexcept requires std::same_as<Space, host_space> {
+    return {u.view(), v.view(), bias};
+  }
 };
+using factor_pair = basic_factor_pair<host_space>;
 
 /// Z = X Vᵀ, Y = Z Uᵀ + b.
 /// Shapes: X T x n, Z T x r (what `backward` wants to see again), Y T x m.

@@ -56,21 +56,23 @@ concept output_weighted_factorizer = factor_method<F> &&
 namespace detail {
 
 /// Columns of U and rows of V times d and 1 / d that make them equally long; where one is zero, as they are.
-inline void balance_components(matrix_view<double> u, matrix_view<double> v) {
-  for (index_t k = 0; k < v.rows; ++k) {
-    double left = 0, right = 0;
-    for (index_t i = 0; i < u.rows; ++i) left += u(i, k) * u(i, k);
-    for (index_t j = 0; j < v.cols; ++j) right += v(k, j) * v(k, j);
-    if (!(left > 0 && right > 0)) continue;
-    double const down = std::pow(left / right, 0.25), up = 1 / down;
-    for (index_t i = 0; i < u.rows; ++i) u(i, k) *= up;
-    for (index_t j = 0; j < v.cols; ++j) v(k, j) *= down;
-  }
+template <class E>
+void balance_components(E& exec, wide_view_of<E> u, wide_view_of<E> v) {
+  exec.team([=] LOWRANK_DEVICE(auto team) {
+    for (index_t k = 0; k < v.rows; ++k) {
+      double const left = team.sum(u.rows, [&](index_t i) { return u(i, k) * u(i, k); });
+      double const right = team.sum(v.cols, [&](index_t j) { return v(k, j) * v(k, j); });
+      if (!(left > 0 && right > 0)) continue;
+      double const down = std::pow(left / right, 0.25), up = 1 / down;
+      team.each(u.rows, [&](index_t i) { u(i, k) *= up; });
+      team.each(v.cols, [&](index_t j) { v(k, j) *= down; });
+    }
+  });
 }
 
 /// U and V become U Q and Qᵀ V, for orthonormal columns of U: then the rows of V are orthogonal, the longest first.
 template <class E>
-void turn_to_singular_vectors(E& exec, matrix<double>& u, matrix<double>& v) {
+void turn_to_singular_vectors(E& exec, wide_matrix_of<E>& u, wide_matrix_of<E>& v) {
   auto turn = product(exec, read(v), read(v).t());
   std::vector<double> values;
   decompose_symmetric(exec, "factors", turn, values);
@@ -103,17 +105,20 @@ inline void match_mean(matrix_view<float const> w, std::span<double const> mean,
 /// The factors of rank r in a basis: U Uᵀ W, split as `method` says, with its bias.
 /// Shapes: W as decomposed; layer_bias m or empty; r in [1, min(m, n)].
 /// Cost: 2 m n r flops in fp64; allocates.
-/// Throws: shape_error, state_error where a bias is to be matched and `inputs` have seen no rows.
+/// Throws: shape_error, state_error where a bias is to be matched and `inputs` have seen no rows; argument_error where it is
+/// to be matched on a device.
 template <class E, factor_method F>
-[[nodiscard]] factor_pair factors(E& exec, F const& method, output_basis const& basis, const_view_of<E> w,
-                                  activation_statistics const& inputs, index_t r,
-                                  std::type_identity_t<std::span<float const>> layer_bias = {}) {
+[[nodiscard]] basic_factor_pair<typename E::space> factors(
+    E& exec, F const& method, basic_output_basis<typename E::space> const& basis, const_view_of<E> w,
+    activation_statistics const& inputs, index_t r, std::type_identity_t<std::span<float const>> layer_bias = {}) {
   constexpr auto* caller = "factors";
   require<shape_error>(w.shape() == basis.shape, caller, "needs the matrix that was decomposed, ", basis.shape,
                        ", got ", w.shape());
   require<shape_error>(r >= 1 && r <= basis.most(), caller, "rank must be in [1, ", basis.most(), "], got ", r);
   detail::check_bias(caller, layer_bias, w.rows);
   bool const matched = method.bias == output_bias::matched;
+  constexpr bool on_host = std::same_as<typename E::space, host_space>;
+  require(on_host || !matched, caller, "matches biases of matrices on the host only");
   require<shape_error>(!matched || inputs.features() == w.cols, caller, "a matched bias needs statistics of ", w.cols,
                        " features, got ", inputs.features());
   require<state_error>(!matched || inputs.count() > 0, caller,
@@ -126,19 +131,20 @@ template <class E, factor_method F>
   auto const duals = oblique ? detail::read(basis.duals).col_range(0, r) : detail::read(u);
   auto v = detail::product(exec, duals.t(), detail::read(wide));
   if (method.balance == factor_balance::spectral) detail::turn_to_singular_vectors(exec, u, v);
-  if (method.balance != factor_balance::orthonormal) detail::balance_components(u.view(), v.view());
-  factor_pair out{w.shape(), r};
+  if (method.balance != factor_balance::orthonormal) detail::balance_components(exec, u.view(), v.view());
+  basic_factor_pair<typename E::space> out{w.shape(), r};
   convert(exec, detail::read(u), out.u.view());
   convert(exec, detail::read(v), out.v.view());
   out.bias.assign(layer_bias.begin(), layer_bias.end());
-  if (matched) detail::match_mean(w, inputs.mean(), out);
+  if constexpr (on_host)
+    if (matched) detail::match_mean(w, inputs.mean(), out);
   return out;
 }
 
 /// A basis from which factors of rank r can be cut.
 template <class E, factorizer F>
-[[nodiscard]] output_basis decompose_for_rank(E& exec, F const& method, const_view_of<E> w,
-                                              activation_statistics const& inputs, index_t r) {
+[[nodiscard]] basic_output_basis<typename E::space> decompose_for_rank(E& exec, F const& method, const_view_of<E> w,
+                                                                       activation_statistics const& inputs, index_t r) {
   if constexpr (partial_factorizer<F>) return method.decompose(exec, w, inputs, r);
   else return method.decompose(exec, w, inputs);
 }
@@ -146,8 +152,9 @@ template <class E, factorizer F>
 /// Both steps at once.
 /// Cost: of `find_output_basis` and `factors`.
 template <class E, factorizer F>
-[[nodiscard]] factor_pair factorize(E& exec, F const& method, const_view_of<E> w, activation_statistics const& inputs,
-                                    index_t r, std::type_identity_t<std::span<float const>> layer_bias = {}) {
+[[nodiscard]] basic_factor_pair<typename E::space> factorize(
+    E& exec, F const& method, const_view_of<E> w, activation_statistics const& inputs, index_t r,
+    std::type_identity_t<std::span<float const>> layer_bias = {}) {
   index_t const most = std::min(w.rows, w.cols);
   require<shape_error>(r >= 1 && r <= most, "factorize", "rank must be in [1, ", most, "], got ", r);
   return factors(exec, method, decompose_for_rank(exec, method, w, inputs, r), w, inputs, r, layer_bias);

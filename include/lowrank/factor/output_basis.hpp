@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -23,10 +24,12 @@ inline constexpr index_t every_direction = std::numeric_limits<index_t>::max();
 
 /// Eigenvectors of W C Wᵀ, C a metric of the inputs: their second moment, their covariance, or I. W' = U Uᵀ W with the first
 /// r of them is the matrix of rank r with the least E‖W x - W' x‖², and that loss is the sum of the other eigenvalues.
-struct output_basis {
-  extents shape;              ///< of W
-  matrix<double> directions;  ///< m x min(m, n), or as many as were wanted; orthonormal columns unless there are duals
-  matrix<double> duals;  ///< empty, or as many columns with dualsᵀ directions = I: then W' = directions dualsᵀ W
+/// Directions are in the memory of the executor that found them, energies on the host.
+template <memory_space Space>
+struct basic_output_basis {
+  extents shape;                     ///< of W
+  matrix<double, Space> directions;  ///< m x min(m, n) or fewer; orthonormal columns unless there are duals
+  matrix<double, Space> duals;  ///< empty, or as many columns with dualsᵀ directions = I: then W' = directions dualsᵀ W
   std::vector<double> energies;  ///< eigenvalues, descending, >= 0
 
   [[nodiscard]] index_t most() const noexcept { return directions.shape().cols; }
@@ -47,76 +50,121 @@ struct output_basis {
   }
 };
 
+using output_basis = basic_output_basis<host_space>;
+
 namespace detail {
+
+template <class E>
+using wide_matrix_of = matrix<double, typename E::space>;
+template <class E>
+using const_wide_view_of = matrix_view<double const, typename E::space>;
 
 /// A in fp64.
 template <class E, class A>
-[[nodiscard]] matrix<double> widened(E& exec, matrix_view<A> a) {
-  matrix<double> out{a.shape()};
+[[nodiscard]] wide_matrix_of<E> widened(E& exec, matrix_view<A, typename E::space> a) {
+  wide_matrix_of<E> out{a.shape()};
   convert(exec, a, out.view());
   return out;
 }
 template <class E>
-[[nodiscard]] matrix<double> product(E& exec, matrix_view<double const> a, matrix_view<double const> b) {
-  matrix<double> out{a.rows, b.cols};
+[[nodiscard]] wide_matrix_of<E> product(E& exec, const_wide_view_of<E> a, const_wide_view_of<E> b) {
+  wide_matrix_of<E> out{a.rows, b.cols};
   multiply(exec, 1.0, a, b, 0.0, out.view());
   return out;
 }
-template <class T>
-[[nodiscard]] matrix_view<T const> read(matrix<T> const& a) noexcept {
+template <class T, memory_space Space>
+[[nodiscard]] matrix_view<T const, Space> read(matrix<T, Space> const& a) noexcept {
   return a.view();
 }
 
 template <class E>
-void check_finite(E& exec, char const* caller, char const* what, matrix_view<float const> a) {
-  double energy = 0;
-  squared_norm(exec, a, &energy);
-  require(is_finite(energy), caller, "needs finite ", what, ", got NaN or infinity");
+void check_finite(E& exec, char const* caller, char const* what, const_view_of<E> a) {
+  buffer<double, typename E::space> energy{1};
+  squared_norm(exec, a, energy.data());
+  look_scope const look{exec};
+  require(is_finite(exec.peek(energy.data()).value()), caller, "needs finite ", what, ", got NaN or infinity");
 }
 
 /// B C Bᵀ, or B Bᵀ where C is empty.
 template <class E>
-[[nodiscard]] matrix<double> congruent(E& exec, matrix_view<double const> b, matrix_view<double const> c) {
+[[nodiscard]] wide_matrix_of<E> congruent(E& exec, const_wide_view_of<E> b, const_wide_view_of<E> c) {
   if (c.empty()) return product(exec, b, b.t());
   auto const left = product(exec, b, c);
   return product(exec, read(left), b.t());
 }
 
+/// C becomes (3 I - C) / 2.
+template <class E>
+void turn_to_newton_step(E& exec, wide_view_of<E> c) {
+  exec.team([=] LOWRANK_DEVICE(auto team) {
+    team.each(c.size(), [&](index_t at) {
+      index_t const i = at / c.cols, j = at - i * c.cols;
+      c(i, j) = (i == j ? 1.5 : 0.0) - 0.5 * c(i, j);
+    });
+  });
+}
+
 /// Nearly orthonormal columns Q that span those of a tall W, and the Newton step N of QᵀQ = I: Q N is orthonormal to fp64.
+template <memory_space Space>
 struct tall_range {
-  matrix<double> columns, correction;
+  matrix<double, Space> columns, correction;
 
   template <class E>
   tall_range(E& exec, const_view_of<E> w) : correction{w.cols, w.cols} {
-    matrix<float> narrow{w.shape()};
+    matrix<float, Space> narrow{w.shape()};
     copy(exec, w, narrow.view());
     exec.reserve(orthonormalize_bytes(w.shape()));
     orthonormalize(exec, narrow.view(), {.purpose = rng_purpose::completion}, nullptr,
                    {.first_gram = gram_kind::mixed, .last_gram = gram_kind::mixed});
     gram(exec, read(narrow), correction.view());
-    for (index_t i = 0; i < w.cols; ++i)
-      for (index_t j = 0; j < w.cols; ++j) correction(i, j) = (i == j ? 1.5 : 0.0) - 0.5 * correction(i, j);
+    turn_to_newton_step(exec, correction.view());
     columns = widened(exec, read(narrow));
   }
 };
 
+/// Numbers of the executor's memory, on the host.  Synchronises.
+template <class E>
+[[nodiscard]] std::vector<double> on_host(E& exec, buffer<double, typename E::space> const& from) {
+  std::vector<double> out(static_cast<std::size_t>(from.size()));
+  if constexpr (std::same_as<typename E::space, host_space>) std::ranges::copy(from.span(), out.begin());
+  else copy_to_host(exec, from.data(), std::as_writable_bytes(std::span{out}));
+  return out;
+}
+
 /// G becomes its eigenvectors; energies its eigenvalues, without the negative ones that rounding makes.
 template <class E>
-void decompose_symmetric(E& exec, char const* caller, matrix<double>& g, std::vector<double>& energies) {
+void decompose_symmetric(E& exec, char const* caller, wide_matrix_of<E>& g, std::vector<double>& energies) {
   exec.reserve(symmetric_eigen_bytes(g.shape().rows));
-  energies.assign(static_cast<std::size_t>(g.shape().rows), 0.0);
-  std::int32_t failed = 0;
-  symmetric_eigen(exec, g.view(), energies.data(), &failed);
-  require(failed == 0, caller, "needs a metric whose products with the matrix are finite");
+  buffer<double, typename E::space> values{g.shape().rows};
+  buffer<std::int32_t, typename E::space> failed{1};
+  symmetric_eigen(exec, g.view(), values.data(), failed.data());
+  look_scope const look{exec};
+  require(exec.peek(failed.data()).value() == 0, caller, "needs a metric whose products with the matrix are finite");
+  energies = on_host(exec, values);
   for (double& e : energies) e = std::max(e, 0.0);
 }
 
 /// The first `count` columns of A; A itself where these are all.
-[[nodiscard]] inline matrix<double> leading_columns(matrix<double>&& a, index_t count) {
+template <class E>
+[[nodiscard]] wide_matrix_of<E> leading_columns(E& exec, wide_matrix_of<E>&& a, index_t count) {
   if (count == a.shape().cols) return std::move(a);
-  matrix<double> out{a.shape().rows, count};
-  for (index_t i = 0; i < out.shape().rows; ++i)
-    for (index_t j = 0; j < count; ++j) out(i, j) = a(i, j);
+  wide_matrix_of<E> out{a.shape().rows, count};
+  copy(exec, read(a).col_range(0, count), out.view());
+  return out;
+}
+
+/// N with Y N orthonormal to second order, for the Gram C of nearly orthogonal columns: D (3 I - D C D) / 2, D their
+/// reciprocal lengths.
+template <class E>
+[[nodiscard]] wide_matrix_of<E> orthonormal_step(E& exec, const_wide_view_of<E> c) {
+  wide_matrix_of<E> out{c.shape()};
+  exec.team([c, n = out.view()] LOWRANK_DEVICE(auto team) {
+    team.each(c.size(), [&](index_t at) {
+      index_t const i = at / c.cols, j = at - i * c.cols;
+      double const length = std::sqrt(c(i, i)), cosine = c(i, j) / (length * std::sqrt(c(j, j)));
+      n(i, j) = ((i == j ? 1.5 : 0.0) - 0.5 * cosine) / length;
+    });
+  });
   return out;
 }
 
@@ -125,22 +173,14 @@ void decompose_symmetric(E& exec, char const* caller, matrix<double>& g, std::ve
 /// below 1e-3 of the largest, the answer is false.
 template <class E>
 [[nodiscard]] bool find_directions_by_columns(E& exec, char const* caller, const_view_of<E> w, index_t wanted,
-                                              output_basis& out) {
-  matrix<double> right{w.cols, w.cols};
+                                              basic_output_basis<typename E::space>& out) {
+  wide_matrix_of<E> right{w.cols, w.cols};
   gram(exec, w, right.view());
   decompose_symmetric(exec, caller, right, out.energies);
   if (!(out.energies[static_cast<std::size_t>(wanted - 1)] > 1e-6 * out.energies.front())) return false;
-  auto left = product(exec, read(widened(exec, w)), read(right).col_range(0, wanted));
-  auto correction = product(exec, read(left).t(), read(left));
-  std::vector<double> length;
-  for (index_t k = 0; k < wanted; ++k) length.push_back(std::sqrt(correction(k, k)));
-  for (index_t j = 0; j < wanted; ++j)
-    for (index_t k = 0; k < wanted; ++k) {
-      double const cosine =
-          correction(j, k) / (length[static_cast<std::size_t>(j)] * length[static_cast<std::size_t>(k)]);
-      correction(j, k) = ((j == k ? 1.5 : 0.0) - 0.5 * cosine) / length[static_cast<std::size_t>(j)];
-    }
-  out.directions = product(exec, read(left), read(correction));
+  auto const left = product(exec, read(widened(exec, w)), read(right).col_range(0, wanted));
+  auto const lengths = product(exec, read(left).t(), read(left));
+  out.directions = product(exec, read(left), read(orthonormal_step(exec, read(lengths))));
   return true;
 }
 
@@ -152,28 +192,29 @@ template <class E>
 /// Shapes: W m x n; metric n x n, symmetric and positive semidefinite, or empty for I.
 /// most: leading directions that are wanted, of min(m, n); the energies are all there in any case.
 /// Cost: 2 m n (n + m) + 9 min(m, n)³ flops in fp64; allocates a few copies of its arguments, and scratch.
+/// Synchronises: on a device, for what it finds.
 /// Throws: shape_error; argument_error for NaN or infinity, or no direction.
 template <class E>
-[[nodiscard]] output_basis find_output_basis(E& exec, const_view_of<E> w,
-                                             std::type_identity_t<matrix_view<double const>> metric = {},
-                                             index_t most = every_direction) {
+[[nodiscard]] basic_output_basis<typename E::space> find_output_basis(E& exec, const_view_of<E> w,
+                                                                      detail::const_wide_view_of<E> metric = {},
+                                                                      index_t most = every_direction) {
   constexpr auto* caller = "find_output_basis";
   require<shape_error>(metric.data == nullptr || metric.shape() == extents{w.cols, w.cols}, caller,
                        "needs a metric of ", extents{w.cols, w.cols}, ", got ", metric.shape());
   require(most >= 1, caller, "most must be >= 1, got ", most);
   detail::check_finite(exec, caller, "weights", w);
-  output_basis out{.shape = w.shape(), .directions = {}, .duals = {}, .energies = {}};
   index_t const wanted = std::min({most, w.rows, w.cols});
+  basic_output_basis<typename E::space> out{.shape = w.shape(), .directions = {}, .duals = {}, .energies = {}};
   if (w.rows <= w.cols) {
-    matrix<double> turn{w.rows, w.rows};
+    detail::wide_matrix_of<E> turn{w.rows, w.rows};
     if (metric.empty()) gram(exec, w.t(), turn.view());
     else turn = detail::congruent(exec, detail::read(detail::widened(exec, w)), metric);
     detail::decompose_symmetric(exec, caller, turn, out.energies);
-    out.directions = detail::leading_columns(std::move(turn), wanted);
+    out.directions = detail::leading_columns(exec, std::move(turn), wanted);
     return out;
   }
-  if (metric.empty() && wanted > 0 && detail::find_directions_by_columns<E>(exec, caller, w, wanted, out)) return out;
-  detail::tall_range const q{exec, w};
+  if (metric.empty() && wanted > 0 && detail::find_directions_by_columns(exec, caller, w, wanted, out)) return out;
+  detail::tall_range<typename E::space> const q{exec, w};
   auto const inner = detail::product(exec, detail::read(q.columns).t(), detail::read(detail::widened(exec, w)));
   auto const r = detail::product(exec, detail::read(q.correction), detail::read(inner));
   auto turn = detail::congruent(exec, detail::read(r), metric);

@@ -18,8 +18,9 @@ struct truncated_svd {
 
   void check() const noexcept {}
   template <class E>
-  [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& = {},
-                                       index_t most = every_direction) const {
+  [[nodiscard]] basic_output_basis<typename E::space> decompose(E& exec, const_view_of<E> w,
+                                                                activation_statistics const& = {},
+                                                                index_t most = every_direction) const {
     return find_output_basis(exec, w, {}, most);
   }
 };
@@ -32,7 +33,7 @@ static_assert(factorizer<truncated_svd>);
 /// Throws: shape_error; argument_error for NaN or infinity.
 /// Reference: Eckart, Young (1936); split as in Jaiswal et al., arXiv 2407.11239.
 template <class E>
-[[nodiscard]] factor_pair truncated_svd(E& exec, const_view_of<E> w, index_t r) {
+[[nodiscard]] basic_factor_pair<typename E::space> truncated_svd(E& exec, const_view_of<E> w, index_t r) {
   return factorize(exec, factor::truncated_svd{}, w, {}, r);
 }
 

@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -12,8 +13,10 @@
 #include <string_view>
 #include <vector>
 
+#include "lowrank/core/executor.hpp"
 #include "lowrank/core/visit.hpp"
 #include "lowrank/io/detail/checkpoint_format.hpp"
+#include "lowrank/io/detail/staged_bytes.hpp"
 #include "lowrank/io/detail/strided_bytes.hpp"
 #include "lowrank/io/safetensors.hpp"
 
@@ -38,6 +41,22 @@ class checkpoint_writer {
       else add_tensor(std::move(full), value.span());
     });
   }
+  /// The same for a state in the memory of `exec`, which outlives `write`. A file says nothing of memory: what was saved on
+  /// a device can be loaded on the host, and the other way round.
+  /// Synchronises: `write`, on a device, for every 64 KiB.
+  template <executor E, visitable State>
+  void add(E& exec, std::string_view prefix, State const& state) {
+    if constexpr (std::same_as<typename E::space, host_space>) add(prefix, state);
+    else
+      read_state(state, [&](std::string_view name, auto const& value) {
+        using value_type = std::remove_cvref_t<decltype(value)>;
+        auto full = detail::joined_name(prefix, name);
+        if constexpr (state_scalar<value_type>) add_scalar(std::move(full), value);
+        else
+          add_source(std::move(full), dtype_of<typename value_type::value_type>, detail::shape_of_memory(value),
+                     detail::staged_bytes<E>{exec, value.data(), value.bytes()});
+      });
+  }
   /// A vector.
   template <storable T, std::size_t Size>
   void add_tensor(std::string name, std::span<T, Size> values) {
@@ -55,7 +74,8 @@ class checkpoint_writer {
     auto const from = bytes_behind(value);
     auto& kept = scalars_.emplace_back(from.begin(), from.end());
     auto const count = static_cast<index_t>(kept.size());
-    add_source(std::move(name), detail::scalar_dtype<T>, detail::scalar_shape<T>(), {kept.data(), 1, 1, count, 0, 1});
+    add_source(std::move(name), detail::scalar_dtype<T>, detail::scalar_shape<T>(),
+               detail::strided_bytes{kept.data(), 1, 1, count, 0, 1});
   }
   /// Text that belongs to the run: the options it was started with, for example. The checksum covers it.
   void add_metadata(std::string key, std::string value) {
@@ -69,10 +89,10 @@ class checkpoint_writer {
   /// Throws: argument_error for names that occur twice or are not UTF-8; io_error when the disk refuses.
   void write(std::filesystem::path const& path) const {
     std::vector<tensor_spec> specs;
-    std::map<std::string_view, detail::strided_bytes const*> bytes_of;
-    for (auto const& [spec, bytes] : sources_) {
-      specs.push_back(spec);
-      bytes_of[spec.name] = &bytes;
+    std::map<std::string_view, source const*> source_of;
+    for (auto const& one : sources_) {
+      specs.push_back(one.spec);
+      source_of[one.spec.name] = &one;
     }
     auto metadata = metadata_;
     metadata["format"] = detail::checkpoint_format;
@@ -81,7 +101,7 @@ class checkpoint_writer {
     safetensors_writer file{path, std::move(specs), metadata};
     auto sum = detail::checksum_of_header(metadata, file.tensors());
     for (auto const& tensor : file.tensors())
-      bytes_of[tensor.name]->for_each_piece([&](std::span<std::byte const> piece) {
+      source_of[tensor.name]->for_each_piece([&](std::span<std::byte const> piece) {
         sum.add(piece);
         file.append(tensor.name, piece);
       });
@@ -91,12 +111,15 @@ class checkpoint_writer {
   }
 
  private:
+  using piece_visitor = std::function<void(std::span<std::byte const>)>;
   struct source {
     tensor_spec spec;
-    detail::strided_bytes bytes;
+    std::function<void(piece_visitor const&)> for_each_piece;
   };
-  void add_source(std::string name, dtype type, std::vector<index_t> shape, detail::strided_bytes bytes) {
-    sources_.push_back({{std::move(name), type, std::move(shape)}, bytes});
+  template <class Bytes>
+  void add_source(std::string name, dtype type, std::vector<index_t> shape, Bytes const& bytes) {
+    sources_.push_back(
+        {{std::move(name), type, std::move(shape)}, [bytes](piece_visitor const& f) { bytes.for_each_piece(f); }});
   }
 
   std::deque<std::vector<std::byte>> scalars_;  // a deque: what is in it does not move
@@ -165,6 +188,24 @@ class checkpoint_reader {
       read_.insert(full);
     });
   }
+  /// The same for a state in the memory of `exec`. A device that fails can leave it half done, as a disk can.
+  /// Synchronises: on a device, for every 64 KiB.
+  template <executor E, visitable State>
+  void load(E& exec, std::string_view prefix, State& state) {
+    if constexpr (std::same_as<typename E::space, host_space>) return load(prefix, state);
+    else {
+      verify(prefix, state);
+      visit_state(state, [&]<class V>(std::string_view name, V&& value) {
+        using value_type = std::remove_cvref_t<V>;
+        auto const full = detail::joined_name(prefix, name);
+        if constexpr (state_memory<value_type>)
+          detail::staged_bytes<E>{exec, value.data(), value.bytes()}.fill_pieces(
+              [&](index_t begin, std::span<std::byte> piece) { file_.read_part(full, begin, piece); });
+        else if constexpr (!detail::is_identity<value_type>) file_.read_into(full, bytes_behind(value));
+        read_.insert(full);
+      });
+    }
+  }
   /// A vector that was added as one. Requires: the same type and size.
   template <storable T, std::size_t Size>
   void read(std::string_view name, std::span<T, Size> out) {
@@ -217,12 +258,9 @@ class checkpoint_reader {
                           "the saved state is of another kind: ", detail::quoted{name}, " is ",
                           detail::scalar_text<V>{saved}, " in the file and ", detail::scalar_text<V>{value}, " here");
       }
-    } else if constexpr (requires { value.shape(); }) {
-      static_assert(!std::is_same_v<typename V::value_type, bool>, "lowrank: save flags as std::uint8_t");
-      require_tensor(name, dtype_of<typename V::value_type>, {value.shape().rows, value.shape().cols});
     } else {
       static_assert(!std::is_same_v<typename V::value_type, bool>, "lowrank: save flags as std::uint8_t");
-      require_tensor(name, dtype_of<typename V::value_type>, {value.size()});
+      require_tensor(name, dtype_of<typename V::value_type>, detail::shape_of_memory(value));
     }
   }
   /// A bool of any other byte than 0 and 1 would be undefined to look at.

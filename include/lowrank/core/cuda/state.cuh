@@ -2,6 +2,7 @@
 /// States between host and device.
 #pragma once
 
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -48,6 +49,18 @@ inline void move_memory(cuda_executor const& exec, std::vector<visited_memory> c
 }
 
 }  // namespace detail
+
+/// Memory of the device to the host, and back.  Synchronises.  Throws: cuda_error.
+inline void copy_to_host(cuda_executor const& exec, void const* from, std::span<std::byte> to) {
+  detail::check_cuda(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, exec.stream()),
+                     "cudaMemcpyAsync");
+  exec.synchronize();
+}
+inline void copy_to_device(cuda_executor const& exec, std::span<std::byte const> from, void* to) {
+  detail::check_cuda(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, exec.stream()),
+                     "cudaMemcpyAsync");
+  exec.synchronize();
+}
 
 /// Makes `to`, born with the same settings and shape, what `from` is: to continue on a device what a host began, or to
 /// restore what was saved.  Synchronises.  Throws: state_error where the states are not alike; cuda_error.

@@ -20,20 +20,22 @@ struct by_name_context {
   /// For finder=svd: `exact_svd` of a header with decompositions, which this header does not include (compile time).
   std::function<svd_status(E&, const_view_of<E>, svd_output<typename E::space> const&)> exact_svd{};
   /// For finder=given.
-  basis::given bases{};
+  basis::basic_given<typename E::space> bases{};
 };
 
 namespace detail {
 
 template <executor E>
 using named_svd = basis::basic_svd<decltype(by_name_context<E>::exact_svd)>;
+template <executor E>
+using named_given = basis::basic_given<typename E::space>;
 
 /// The finders that have names, chosen at run time so that each rule is compiled once.
 template <executor E>
 struct named_finder : basis::one_sided {
   static constexpr finder_traits traits{.keeps_state = true, .reads_previous = true, .reads_momentum = true};
 
-  std::variant<basis::randomized, named_svd<E>, basis::stiefel, basis::given, basis::warm_start, basis::tracked>
+  std::variant<basis::randomized, named_svd<E>, basis::stiefel, named_given<E>, basis::warm_start, basis::tracked>
       chosen{};
 
   template <memory_space S>

@@ -39,7 +39,8 @@ class kept_matrix<named_format, Space> {
   [[nodiscard]] const_view_of<E> open(E& exec, side s, extents shape) const {
     return std::visit([&](auto const& kept) { return kept.open(exec, s, shape); }, kept_);
   }
-  friend void visit_state(kept_matrix& m, auto&& f) {
+  template <class F>  // Written out: a CUDA compiler loses the members behind a friend with an `auto` parameter
+  friend void visit_state(kept_matrix& m, F&& f) {
     std::visit([&](auto& kept) { visit_state(kept, f); }, m.kept_);
   }
 
