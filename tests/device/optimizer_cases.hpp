@@ -114,7 +114,16 @@ class optimizer_cases {
     add("q_galore_adamw_8bit", with_refreshes(lowrank::q_galore_adamw_8bit{}), shapes);
     add("galore_sgd", with_refreshes(lowrank::galore_sgd{}), {{64, 96}, {33, 65}});
     add("galore_lion", with_refreshes(lowrank::galore_lion{}), {{64, 96}});
+    add("galore_adafactor", with_refreshes(lowrank::galore_adafactor{}), shapes);
     add("adamw", lowrank::adamw{}, shapes);
+    add("adafactor", lowrank::adafactor{}, shapes);
+    lowrank::adafactor scaled;
+    scaled.rule.beta1 = 0.9, scaled.rule.scaling = lowrank::rule::parameter_scaling::on;
+    add("adafactor with momentum, scaled by the RMS of W", scaled, {{33, 65}, {96, 64}});
+    add("lion", lowrank::lion{}, {{64, 96}, {1, 7}, {33, 65}});
+    lowrank::sgd heavy;
+    heavy.rule.momentum = 0.9;
+    add("sgd", heavy, {{64, 96}, {1, 7}, {33, 65}});
     add("adamw_8bit", lowrank::adamw_8bit{}, {{64, 96}, {130, 257}});
     add("adamw_4bit", lowrank::adamw_4bit{}, {{64, 128}});
   }

@@ -7,6 +7,9 @@
 
 Rules, without exception: no spills, no stack, no local memory; tiles of contiguous numbers are read and written 16 bytes a lane
 at a time. Ceilings, from the table: registers, instructions of the kernel, instructions of a turn of its main loop.
+tile_kernels.cu has rules, codecs and weights, preset_kernels.cu whole steps with everything that these launch. Left out: kernels
+that repeat those for other types (named policies of by_name, masters of fp16, factored gradients), and what no preset calls
+(exact SVD, Householder, Krylov and Gram routes), which is cuSOLVER's or cuBLAS's work but for passes over elements.
 Needs nvcc, c++filt, and cuobjdump with nvdisasm: those of the toolkit, or else of PyPI, which pip puts into build/gates.
 """
 import argparse
@@ -108,7 +111,7 @@ def measure(source: Path, architecture: str) -> list[Measured]:
     kernels = sass.kernels(listing)
     names = run(["c++filt"], input="\n".join(kernels)).stdout.splitlines()
     resources = {match["name"]: match for match in RESOURCES.finditer(log)}
-    out = []
+    out: dict[str, Measured] = {}
     for (mangled, kernel), demangled in zip(kernels.items(), names, strict=True):
         if mangled not in resources:
             raise Failure(f"ptxas has said nothing about {demangled}")
@@ -122,11 +125,11 @@ def measure(source: Path, architecture: str) -> list[Measured]:
             "wide_loads": kernel.accesses("load", 16) + kernel.accesses("load", 32),
             "wide_stores": kernel.accesses("store", 16) + kernel.accesses("store", 32),
         }
-        out.append(Measured(row, int(used["stack"]), int(used["stores"]) + int(used["loads"]), kernel.local_accesses))
-    seen = [one.row["kernel"] for one in out]
-    if doubled := sorted({one for one in seen if seen.count(one) > 1}):
-        raise Failure(f"{source.name} has several kernels that the table would call {', '.join(doubled)}")
-    return out
+        one = Measured(row, int(used["stack"]), int(used["stores"]) + int(used["loads"]), kernel.local_accesses)
+        # Instantiations for constant operands and for others are the same code.
+        if out.setdefault(row["kernel"], one) != one:
+            raise Failure(f"{source.name} has several kernels that the table would call {row['kernel']}")
+    return list(out.values())
 
 
 def measure_all() -> list[Measured]:

@@ -36,7 +36,8 @@ __global__ void run_once(Body const body) {
 
 inline constexpr int team_threads = 512;
 
-/// The threads of one block, see host_team.
+/// The threads of one block, see host_team. Reductions are by hand: cub::BlockReduce tells one thread, so that the others would
+/// wait at one more barrier for what it shares, and its header takes nvcc a second in every unit that includes this one.
 struct block_team {
   double* partial;  ///< shared, one for each warp
 
@@ -69,7 +70,7 @@ struct block_team {
   }
 };
 template <class Body>
-__global__ void __launch_bounds__(team_threads) run_team(Body const body) {
+__global__ void __launch_bounds__(team_threads, 1) run_team(Body const body) {  // 1: there are no others
   __shared__ double partial[team_threads / 32];
   body(block_team{partial});
 }
