@@ -2,6 +2,8 @@
 /// Codes whose scales are codes again: NF4 as QLoRA stores a frozen weight.
 #pragma once
 
+#include <span>
+
 #include "lowrank/linalg/elementwise.hpp"
 #include "lowrank/linalg/reductions.hpp"
 #include "lowrank/quant/blockwise.hpp"
@@ -30,6 +32,7 @@ class double_quantized {
         mean_{1} {}
 
   [[nodiscard]] index_t size() const noexcept { return count_; }
+  [[nodiscard]] index_t blocks() const noexcept { return blocks_of(count_); }
   [[nodiscard]] index_t bytes() const noexcept { return bytes(count_); }
   [[nodiscard]] static constexpr index_t bytes(index_t count) noexcept {
     return code_bytes<Codec::bits>(count) + blockwise_bytes<codec::dynamic8<>, 256>({1, blocks_of(count)}) +
@@ -51,16 +54,35 @@ class double_quantized {
     index_t const blocks = blocks_of(to.count_);
     if (blocks == 0) return;
     scratch_scope const scope{exec};
-    auto const scales = take_matrix(exec, {1, blocks}), ones = take_matrix(exec, {1, blocks});
-    auto* const sum = exec.arena().template take<double>(1);
+    auto const scales = take_matrix(exec, {1, blocks});
     fill(exec, scales, 0.0F);
-    fill(exec, ones, 1.0F);
     quantize(exec, values, to.with(scales.data), nonfinite);
-    inner_product(exec, const_view_of<E>(scales), const_view_of<E>(ones), sum);
+    keep_scales(exec, scales.data, to);
+  }
+  /// Keeps these scales, one a block, as they are kept: nearest codes of their distances from their mean. Codes of elements
+  /// stay as they are. Whoever chooses codes for given scales asks `open_scales` afterwards what the scales have become;
+  /// `scales` itself holds their distances then.
+  template <executor E>
+  friend void keep_scales(E& exec, float* scales, double_quantized& to) {
+    index_t const blocks = blocks_of(to.count_);
+    if (blocks == 0) return;
+    scratch_scope const scope{exec};
+    auto const taken = row_major<Space>(scales, {1, blocks}), ones = take_matrix(exec, {1, blocks});
+    auto* const sum = exec.arena().template take<double>(1);
+    fill(exec, ones, 1.0F);
+    inner_product(exec, const_view_of<E>(taken), const_view_of<E>(ones), sum);
     exec.single(
         [=, mean = to.mean_.data()] LOWRANK_DEVICE { *mean = static_cast<float>(*sum / static_cast<double>(blocks)); });
-    add_mean(exec, scales.data, blocks, -1.0F, to.mean_.data());
-    quantize(exec, scales.data, to.scales_.view());
+    add_mean(exec, scales, blocks, -1.0F, to.mean_.data());
+    quantize(exec, scales, to.scales_.view());
+  }
+  /// scales[b] = what block b is multiplied with.
+  template <executor E>
+  friend void open_scales(E& exec, double_quantized const& from, float* scales) {
+    index_t const blocks = blocks_of(from.count_);
+    if (blocks == 0) return;
+    dequantize(exec, from.scales_.view(), scales);
+    add_mean(exec, scales, blocks, 1.0F, from.mean_.data());
   }
   /// values[i] = what the codes stand for.
   template <executor E>
@@ -87,6 +109,12 @@ class double_quantized {
         whole.codes + code_bytes<Codec::bits>(begin), scales.data + (first - opened), {1, end - begin}, from.codec_};
     dequantize(exec, part, values);
   }
+
+  /// The packed codes, to be written by whoever chooses them.
+  [[nodiscard]] std::span<std::uint8_t> codes() noexcept requires std::same_as<Space, host_space> {
+    return codes_.span();
+  }
+  [[nodiscard]] Codec codec() const noexcept { return codec_; }
 
   template <class F>
   friend void visit_state(double_quantized& d, F&& f) {
