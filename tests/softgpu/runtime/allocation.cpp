@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <map>
-#include <set>
 
 #include "memory.hpp"
 #include "report.hpp"
@@ -19,7 +18,7 @@ namespace {
 constexpr std::size_t page = 4096;
 
 struct memory_ledger {
-  std::set<std::uint64_t> from_program;         // live or about to be
+  std::map<std::uint64_t, int> from_program;    // live or about to be, with its device
   std::map<std::uint64_t, std::size_t> pinned;  // base, bytes
 };
 memory_ledger& ledger() {
@@ -45,7 +44,7 @@ cudaError_t take(void** pointer, std::size_t bytes, life state) {
     return cudaErrorMemoryAllocation;
   std::uint64_t const base = memory().allocate(bytes, state);
   if (base == 0) return cudaErrorMemoryAllocation;
-  ledger().from_program.insert(base);
+  ledger().from_program.emplace(base, current_device());
   *pointer = reinterpret_cast<void*>(base);
   return cudaSuccess;
 }
@@ -56,7 +55,7 @@ bool is_device(void const* pointer) { return memory().contains(pointer); }
 bool is_pinned(void const* pointer) { return pinned_block(pointer) != ledger().pinned.end(); }
 
 void release_everything() {
-  for (std::uint64_t const base : ledger().from_program)
+  for (auto const& [base, device] : ledger().from_program)
     if (auto const* const found = memory().find(base); found != nullptr && found->state == life::live)
       memory().release(base, "cudaDeviceReset");
   ledger().from_program.clear();
@@ -156,7 +155,9 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, void con
     void* const plain = const_cast<void*>(pointer);
     auto const* const found = is_device(pointer) ? memory().find(address(pointer)) : nullptr;
     if (found != nullptr && address(pointer) - found->base < found->size && found->state != life::freed) {
+      auto const block = ledger().from_program.find(found->base);
       attributes->type = cudaMemoryTypeDevice;
+      attributes->device = block != ledger().from_program.end() ? block->second : 0;
       attributes->devicePointer = plain;
     } else if (is_pinned(pointer)) {
       attributes->type = cudaMemoryTypeHost;

@@ -16,6 +16,7 @@ namespace {
 
 cudaError_t broken = cudaSuccess;
 thread_local cudaError_t last = cudaSuccess;
+thread_local int current = 0;
 
 std::uint64_t number_from(char const* variable, std::uint64_t otherwise) {
   char const* const text = std::getenv(variable);
@@ -29,8 +30,11 @@ device_settings from_environment() {
   chosen.multiprocessors =
       static_cast<int>(number_from("SOFTGPU_SMS", static_cast<std::uint64_t>(chosen.multiprocessors)));
   chosen.memory_bytes = number_from("SOFTGPU_MEMORY", chosen.memory_bytes);
+  chosen.devices = static_cast<int>(number_from("SOFTGPU_DEVICES", static_cast<std::uint64_t>(chosen.devices)));
   return chosen;
 }
+
+bool exists(int device) { return device >= 0 && device < settings().devices; }
 
 struct error_text {
   cudaError_t error;
@@ -155,6 +159,7 @@ cudaError_t remember(cudaError_t error) {
   if (error != cudaSuccess) last = error;
   return error;
 }
+int current_device() { return current; }
 cudaError_t sticky_error() { return broken; }
 void set_sticky_error(cudaError_t error) { broken = error; }
 void reset_device() {
@@ -170,13 +175,17 @@ using namespace softgpu;
 extern "C" {
 
 cudaError_t cudaGetDevice(int* device) {
-  return entry_point<needs::nothing>("cudaGetDevice", [&] { return *device = 0, cudaSuccess; });
+  return entry_point<needs::nothing>("cudaGetDevice", [&] { return *device = current, cudaSuccess; });
 }
 cudaError_t cudaSetDevice(int device) {
-  return entry_point("cudaSetDevice", [&] { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; });
+  return entry_point("cudaSetDevice", [&] {
+    if (!exists(device)) return cudaErrorInvalidDevice;
+    current = device;
+    return cudaSuccess;
+  });
 }
 cudaError_t cudaGetDeviceCount(int* count) {
-  return entry_point<needs::nothing>("cudaGetDeviceCount", [&] { return *count = 1, cudaSuccess; });
+  return entry_point<needs::nothing>("cudaGetDeviceCount", [&] { return *count = settings().devices, cudaSuccess; });
 }
 cudaError_t cudaDeviceSynchronize() {
   return entry_point("cudaDeviceSynchronize", [&] {
@@ -211,14 +220,14 @@ cudaError_t cudaDriverGetVersion(int* version) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   return entry_point<needs::nothing>("cudaDeviceGetAttribute", [&] {
-    if (device != 0) return cudaErrorInvalidDevice;
+    if (!exists(device)) return cudaErrorInvalidDevice;
     *value = attribute_value(attribute);
     return cudaSuccess;
   });
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return entry_point("cudaGetDeviceProperties", [&] {
-    if (device != 0) return cudaErrorInvalidDevice;
+    if (!exists(device)) return cudaErrorInvalidDevice;
     cudaDeviceProp& p = *properties;
     p = {};
     std::strcpy(p.name, "Software GPU (as an H100)");

@@ -1,4 +1,4 @@
-// The one device: how it is set up, what went wrong on it, and the lock that every entry point holds.
+// The devices: how they are set up, what went wrong on them, and the lock that every entry point holds.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -12,13 +12,18 @@ namespace softgpu {
 
 enum class stream_mode { lazy, eager };
 
-/// Read from the environment once: SOFTGPU_STREAMS (lazy, eager), SOFTGPU_SMS, SOFTGPU_MEMORY (bytes), SOFTGPU_FAIL.
+/// Read from the environment once: SOFTGPU_STREAMS (lazy, eager), SOFTGPU_DEVICES, SOFTGPU_SMS, SOFTGPU_MEMORY (bytes),
+/// SOFTGPU_FAIL.
 struct device_settings {
   stream_mode streams = stream_mode::lazy;
+  int devices = 1;  ///< of one memory and one default stream; they break together
   int multiprocessors = 132;
   std::size_t memory_bytes = std::size_t{16} << 30;
 };
 device_settings& settings();
+
+/// The device that the calls of this thread are about.
+int current_device();
 
 /// Host threads take turns. Recursive, because a host function that a stream runs may ask for an error string.
 std::recursive_mutex& device_lock();

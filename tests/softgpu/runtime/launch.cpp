@@ -93,6 +93,8 @@ cudaError_t start(void const* host_stub, dim3 grid, dim3 block, void** arguments
   return entry_point("cudaLaunchKernel", [&] {
     function const* const f = find_function(host_stub);
     if (f == nullptr) return failed_on(stream, cudaErrorInvalidDeviceFunction);
+    if (auto const queue = queue_of(stream); queue && queue->device().value_or(current_device()) != current_device())
+      return cudaErrorInvalidResourceHandle;
     kernel const& code = *f->code;
     if (!launchable(code, grid, block) || shared > f->most_dynamic_shared || code.static_shared + shared > most_shared)
       return failed_on(stream, cudaErrorInvalidValue);

@@ -174,7 +174,8 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
     if (stream == nullptr || (flags & ~unsigned{cudaStreamNonBlocking}) != 0) return cudaErrorInvalidValue;
     auto made = std::make_unique<CUstream_st>();
     bool const independent = (flags & cudaStreamNonBlocking) != 0;
-    made->queue = std::make_shared<work_queue>(independent ? queue_order::independent : queue_order::blocking);
+    made->queue =
+        std::make_shared<work_queue>(independent ? queue_order::independent : queue_order::blocking, current_device());
     made->priority = priority;
     made->flags = flags;
     registry().queues.push_back(made->queue);
@@ -238,8 +239,10 @@ cudaError_t cudaStreamGetPriority(cudaStream_t stream, int* priority) {
 cudaError_t cudaStreamGetDevice(cudaStream_t stream, int* device) {
   return entry_point("cudaStreamGetDevice", [&] {
     if (auto const status = forbidden_on(stream)) return status;
-    *device = 0;
-    return queue_of(stream) ? cudaSuccess : cudaErrorInvalidResourceHandle;
+    auto const queue = queue_of(stream);
+    if (!queue) return cudaErrorInvalidResourceHandle;
+    *device = queue->device().value_or(current_device());
+    return cudaSuccess;
   });
 }
 

@@ -9,6 +9,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace softgpu {
@@ -37,9 +38,11 @@ enum class queue_order { legacy, blocking, independent };
 
 class work_queue {
  public:
-  explicit work_queue(queue_order order) : order_{order} {}
+  /// Of no device in particular where none is given.
+  explicit work_queue(queue_order order, std::optional<int> device = {}) : order_{order}, device_{device} {}
 
   queue_order order() const { return order_; }
+  std::optional<int> device() const { return device_; }
   std::uint64_t pushed() const { return pushed_; }
   std::uint64_t done() const { return done_; }
   bool idle() const { return done_ == pushed_; }
@@ -52,6 +55,7 @@ class work_queue {
 
  private:
   queue_order order_;
+  std::optional<int> device_;
   std::deque<operation> waiting_;
   std::uint64_t pushed_ = 0, done_ = 0;
 };
