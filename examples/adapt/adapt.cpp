@@ -40,6 +40,7 @@ class run {
                           .base = smollm2::perplexity(exec_, model, scored, memory),
                           .measurements = settings_.measurements,
                           .adapters = settings_.adapters};
+    frozen_bases<executor_type> bases{text, settings_.calibration_windows};
     std::printf("perplexity as published %.4f, on %ld windows of %s\n", data.base, static_cast<long>(scored.count()),
                 settings_.scored.c_str());
     print_heading();
@@ -47,7 +48,7 @@ class run {
     for (auto const& t : trials) {
       auto known = std::ranges::find_if(results_, [&](auto const& r) { return name(r.settings) == name(t); });
       if (known == results_.end()) {
-        results_.push_back(run_trial(exec_, t, model, data));
+        results_.push_back(run_trial(exec_, t, model, data, bases));
         known = results_.end() - 1;
         write_results(settings_.results, settings_, results_);
       }
@@ -82,6 +83,7 @@ void describe(CLI::App& app, settings& s) {
          "--study", [&] { s.make_study(); }, "the grid of methods, ranks and seeds; goes on where it was stopped")
       ->trigger_on_parse();
   auto const formats = CLI::IsMember({"fp32", "bf16", "int8", "nf4"});
+  auto const bases = CLI::IsMember({"fp32", "bf16", "int8", "nf4", "nf4_gptq", "nf4_mixed"});
   auto const list = [&](std::string const& option, auto& to, std::string const& what) {
     return app.add_option(option, to, what)->delimiter(',')->capture_default_str();
   };
@@ -90,7 +92,17 @@ void describe(CLI::App& app, settings& s) {
   list("--method", s.methods, "how; lists are compared. pc_lora alone: matrices become narrow pairs")
       ->check(CLI::IsMember(with_pc_lora));
   list("--ranks", s.ranks, "of the adapters")->check(CLI::Range(1, 192));
-  list("--base", s.bases, "format of the frozen matrices")->check(formats);
+  list("--base", s.bases,
+       "format of the frozen matrices; nf4_gptq: NF4 with codes chosen by the inputs on text of the training, "
+       "nf4_mixed: "
+       "also INT8 where it gains most")
+      ->check(bases);
+  app.add_option("--base-bytes", s.base_bytes, "of nf4_mixed: share of the bytes of the whole model in bf16")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--calibration-windows", s.calibration_windows, "of 256 tokens, for nf4_gptq and nf4_mixed")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   app.add_option("--embedding", s.embedding, "format of the embedding; that of the base, INT8 beside NF4")
       ->check(formats);
   list("--samples", s.samples, "pieces of text to train on")->check(CLI::Range(1, 1 << 20));

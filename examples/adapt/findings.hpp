@@ -10,12 +10,13 @@
 
 namespace adapting {
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(trial, method, base, embedding, rule, rule_options, rank, samples, steps, batch,
-                                   length, rate, alpha, dropout, seed)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(trial, method, base, embedding, rule, rule_options, rank, samples,
+                                                steps, batch, length, rate, base_bytes, alpha, dropout, seed)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(rank_summary, mean, median, most, zero, count)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(trial_result, settings, base, before, after, best, loss, curve, passes_seconds,
-                                   optimizer_seconds, parameters, trained_bytes, file_bytes, linear_bytes, base_bytes,
-                                   adapter_bytes, gradient_bytes, optimizer_bytes, activation_bytes, ranks)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(trial_result, settings, base, before, after, best, loss, curve,
+                                                passes_seconds, optimizer_seconds, parameters, trained_bytes,
+                                                file_bytes, linear_bytes, base_bytes, adapter_bytes, gradient_bytes,
+                                                optimizer_bytes, activation_bytes, int8_share, ranks)
 
 /// Mean, and the standard error of it, over the seeds of one combination.
 struct trial_group {
@@ -54,12 +55,12 @@ struct trial_group {
 }
 
 inline void print_heading() {
-  std::printf("\n%-20s %4s %5s %7s %8s %5s %9s %9s %9s %11s %10s %8s %6s\n", "method", "rank", "base", "samples",
+  std::printf("\n%-20s %4s %9s %7s %8s %5s %9s %9s %9s %11s %10s %8s %6s\n", "method", "rank", "base", "samples",
               "rate", "seed", "before", "after", "best", "trained", "file", "tokens/s", "learnt");
 }
 inline void print_row(trial_result const& r) {
   auto const& t = r.settings;
-  std::printf("%-20s %4ld %5s %7ld %8.1e %5lu %9.3f %9.3f %9.3f %11ld %10s %8.0f %6.1f\n", t.method.c_str(),
+  std::printf("%-20s %4ld %9s %7ld %8.1e %5lu %9.3f %9.3f %9.3f %11ld %10s %8.0f %6.1f\n", t.method.c_str(),
               static_cast<long>(t.rank), t.base.c_str(), static_cast<long>(t.samples), t.rate,
               static_cast<unsigned long>(t.seed), r.before, r.after, r.best, static_cast<long>(r.parameters),
               llama::mebibytes(r.file_bytes).c_str(), r.tokens_per_second(), r.ranks.mean);
@@ -96,7 +97,8 @@ inline void print_row(trial_result const& r) {
     row = {{"pairs", n + 1},
            {"perplexity_ratio", (mean * n + r.after / like->after) / (n + 1)},
            {"linear_bytes_ratio", static_cast<double>(r.linear_bytes) / static_cast<double>(like->linear_bytes)},
-           {"base_bytes_ratio", static_cast<double>(r.base_bytes) / static_cast<double>(like->base_bytes)}};
+           {"base_bytes_ratio", static_cast<double>(r.base_bytes) / static_cast<double>(like->base_bytes)},
+           {"int8_share", r.int8_share}};
   }
   return out;
 }

@@ -2,8 +2,11 @@
 /// What a run does: which trials it makes.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "llama/config.hpp"
@@ -12,14 +15,21 @@ namespace adapting {
 
 using llama::index_t;
 
+/// Bases whose codes are chosen by what the matrices take in: see `frozen_bases`.
+inline constexpr std::array<std::string_view, 2> calibrated_bases{"nf4_gptq", "nf4_mixed"};
+[[nodiscard]] inline bool is_calibrated(std::string_view base) noexcept {
+  return std::ranges::find(calibrated_bases, base) != calibrated_bases.end();
+}
+
 /// One fine-tuning.
 struct trial {
   std::string method{"lora"};
-  std::string base{"fp32"};  ///< format of the frozen matrices
+  std::string base{"fp32"};  ///< format of the frozen matrices, or one of `calibrated_bases`
   std::string embedding{"fp32"};
   std::string rule{"adamw"}, rule_options;
   index_t rank{8}, samples{64}, steps{100}, batch{2}, length{128};
   double rate{1e-3};
+  double base_bytes{0.35};  ///< of nf4_mixed: at most this share of the bytes of the model in bf16
   float alpha{16}, dropout{0};
   std::uint64_t seed{1};  ///< of the samples, their order and the adapters
 };
@@ -32,6 +42,7 @@ struct trial {
                 static_cast<long>(t.batch), static_cast<long>(t.length), static_cast<double>(t.alpha),
                 static_cast<unsigned long>(t.seed));
   std::string out = t.method + numbers;
+  if (t.base == "nf4_mixed") std::snprintf(numbers, sizeof numbers, "-b%g", t.base_bytes), out += numbers;
   if (t.embedding != t.base) out += "-e" + t.embedding;
   if (t.dropout > 0) out += "-d" + std::to_string(t.dropout);
   for (char const c : t.rule_options) out += c == ' ' || c == '/' || c == ',' ? '-' : c;
@@ -55,6 +66,8 @@ struct settings {
   std::string rule_options;
   index_t steps{100}, batch{2}, length{128};
   float alpha{16}, dropout{0};
+  double base_bytes{0.35};          ///< as of a trial
+  index_t calibration_windows{24};  ///< of 256 tokens of the text to train on
 
   // PC-LoRA, which replaces the model's matrices instead of adding to them.
   std::string pc_model{"smollm2"};          ///< or "demo": the demo's, on bytes
@@ -109,7 +122,7 @@ struct settings {
                 trial t;
                 t.method = method;
                 t.base = base;
-                t.embedding = !s.embedding.empty() ? s.embedding : base == "nf4" ? "int8" : base;
+                t.embedding = !s.embedding.empty() ? s.embedding : base.starts_with("nf4") ? "int8" : base;
                 t.rule = rule;
                 t.rule_options = s.rule_options;
                 t.rank = rank;
@@ -118,6 +131,7 @@ struct settings {
                 t.batch = s.batch;
                 t.length = s.length;
                 t.rate = rate;
+                t.base_bytes = s.base_bytes;
                 t.alpha = s.alpha;
                 t.dropout = s.dropout;
                 t.seed = seed;

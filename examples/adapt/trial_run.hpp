@@ -3,8 +3,8 @@
 #pragma once
 
 #include "adapter_files.hpp"
+#include "frozen_base.hpp"
 #include "learned_ranks.hpp"
-#include "llama/frozen_model.hpp"
 #include "llama/progress.hpp"
 #include "lowrank/optim/parameter_set.hpp"
 #include "lowrank/optim/schedule.hpp"
@@ -24,6 +24,7 @@ struct trial_result {
   index_t parameters{}, trained_bytes{}, file_bytes{};
   index_t linear_bytes{}, base_bytes{};  ///< of the frozen linear weights, of the whole frozen model
   index_t adapter_bytes{}, gradient_bytes{}, optimizer_bytes{}, activation_bytes{};
+  double int8_share{};  ///< of the linear weights of the layers
   rank_summary ranks;
 
   [[nodiscard]] double seconds() const noexcept { return passes_seconds + optimizer_seconds; }
@@ -82,10 +83,22 @@ template <class Executor>
   return sum;
 }
 
+/// Share of the linear weights of the layers that are kept in INT8.
+[[nodiscard]] inline double int8_share_of(llama::parameters<float> const& model) {
+  index_t eight = 0, all = 0;
+  for (auto const& p : model.list()) {
+    bool const frozen = p.part == llama::linear_part::frozen && p.what != llama::role::embedding;
+    if (!frozen && !(p.is_linear() && p.what != llama::role::head)) continue;
+    all += p.shape.size();
+    if (frozen && model.frozen(p.what, p.layer).format() == adapt::frozen_format::int8) eight += p.shape.size();
+  }
+  return static_cast<double>(eight) / static_cast<double>(all);
+}
+
 /// `published` is as it was afterwards, whatever the method does to a base.
 template <class Executor>
 [[nodiscard]] trial_result run_trial(Executor& exec, trial const& t, llama::parameters<float>& published,
-                                     trial_data const& data) {
+                                     trial_data const& data, frozen_bases<Executor>& bases) {
   trial_result out;
   out.settings = t;
   out.base = data.base;
@@ -98,11 +111,7 @@ template <class Executor>
     std::ranges::copy(published.flat(), own->flat().begin());
   }
   auto set = make_adapters(exec, t, own ? *own : published, chosen.batch(0, t.batch));
-  if (t.base != "fp32" || t.embedding != "fp32")
-    own.emplace(llama::frozen_in(exec, own ? *own : published, [&](llama::parameter const& p) -> llama::frozen_choice {
-      auto const& format = p.what == llama::role::embedding ? t.embedding : t.base;
-      return format == "fp32" ? std::nullopt : adapt::frozen_format_named(format);
-    }));
+  if (t.base != "fp32" || t.embedding != "fp32") own.emplace(bases.make(exec, t, published, own ? *own : published));
   llama::parameters<float> const& model = own ? *own : published;
 
   index_t const tokens = t.batch * t.length;
@@ -124,6 +133,7 @@ template <class Executor>
   out.trained_bytes = out.parameters * index_t{sizeof(float)};
   out.adapter_bytes = set.bytes();
   out.linear_bytes = linear_bytes_of(model);
+  out.int8_share = int8_share_of(model);
   out.base_bytes = model.bytes();
   out.gradient_bytes = set.gradient_bytes();
   out.optimizer_bytes = optimizer.bytes();

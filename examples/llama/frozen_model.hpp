@@ -12,10 +12,11 @@ namespace llama {
 using frozen_choice = std::optional<lowrank::adapt::frozen_format>;
 
 /// The same model with those whole linear weights of the layers frozen, and the embedding, for which `format_of(parameter)`
-/// gives a format. Everything else is copied.
+/// gives a format, as what `freeze(parameter, weight, format)` makes of them. Everything else is copied.
 /// Cost: memory of the new model beside the old one.
-template <class Executor, class FormatOf>
-[[nodiscard]] parameters<float> frozen_in(Executor& exec, parameters<float> const& model, FormatOf const& format_of) {
+template <class FormatOf, class Freeze>
+[[nodiscard]] parameters<float> frozen_in(parameters<float> const& model, FormatOf const& format_of,
+                                          Freeze const& freeze) {
   auto const can = [](parameter const& p) {
     return p.part == linear_part::whole && (p.what == role::embedding || (p.is_linear() && p.what != role::head));
   };
@@ -34,7 +35,7 @@ template <class Executor, class FormatOf>
     auto const from = model.weight(i);
     if (p.part == linear_part::frozen) {
       lowrank::require(model[i].part == linear_part::whole, "llama::frozen_in", "\"", p.name, "\" is in codes already");
-      out.freeze(p.what, layer, lowrank::adapt::frozen_matrix{exec, from, out.plan().at(p.what, layer).format});
+      out.freeze(p.what, layer, freeze(p, from, out.plan().at(p.what, layer).format));
       continue;
     }
     std::copy(from.data, from.data + from.size(), out.weight(i).data);
@@ -42,6 +43,13 @@ template <class Executor, class FormatOf>
       std::ranges::copy(model.linear(p.what, layer).order, out.order(p.what, layer).begin());
   }
   return out;
+}
+/// The same, each rounded once to its format.
+template <class Executor, class FormatOf>
+[[nodiscard]] parameters<float> frozen_in(Executor& exec, parameters<float> const& model, FormatOf const& format_of) {
+  return frozen_in(model, format_of, [&](parameter const&, view<float const> w, lowrank::adapt::frozen_format format) {
+    return lowrank::adapt::frozen_matrix{exec, w, format};
+  });
 }
 
 }  // namespace llama
