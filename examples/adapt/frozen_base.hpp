@@ -23,15 +23,17 @@ class frozen_bases {
  public:
   frozen_bases(std::span<std::int32_t const> text, index_t windows) : text_{text}, windows_{windows} {}
 
-  /// `model` with the matrices and the embedding that the trial says.
-  [[nodiscard]] llama::parameters<float> make(Executor& exec, trial const& t, llama::parameters<float> const& model) {
+  /// `model` with the matrices and the embedding that the trial says. Inputs are those of the model as published: a method that
+  /// changes a base gives back with its adapters what it takes.
+  [[nodiscard]] llama::parameters<float> make(Executor& exec, trial const& t, llama::parameters<float> const& published,
+                                              llama::parameters<float> const& model) {
     auto const format_of = [&](llama::parameter const& p) -> llama::frozen_choice {
       auto const& format = p.what == llama::role::embedding ? t.embedding : t.base;
       if (format == "fp32") return std::nullopt;
       return is_calibrated(format) ? adapt::frozen_format::nf4 : adapt::frozen_format_named(format);
     };
     if (!is_calibrated(t.base)) return llama::frozen_in(exec, model, format_of);
-    look(exec, model);
+    look(exec, published);
     auto matrices = freeze(exec, t, model);
     return llama::frozen_in(
         model,
@@ -49,7 +51,7 @@ class frozen_bases {
   using frozen_by_name = std::map<std::string, adapt::frozen_matrix, std::less<>>;
   static constexpr index_t length = 256;
 
-  void look(Executor& exec, llama::parameters<float> const& model) {
+  void look(Executor& exec, llama::parameters<float> const& published) {
     if (seen_) return;
     index_t const size = static_cast<index_t>(text_.size());
     lowrank::require(size >= windows_ * length, "adapting::frozen_bases", "needs ", windows_ * length,
@@ -57,8 +59,8 @@ class frozen_bases {
     std::fprintf(stderr, "== calibrating on %ld tokens\n", static_cast<long>(windows_ * length));
     // Spread over the text.
     smollm2::windows const text{"calibration", text_, {windows_, length, 0, size / windows_}};
-    seen_.emplace(model.config(), smollm2::looking_at::inputs_and_output_gradients);
-    seen_->add(exec, model, text);
+    seen_.emplace(published.config(), smollm2::looking_at::inputs_and_output_gradients);
+    seen_->add(exec, published, text);
   }
   /// All linear weights of the layers.
   [[nodiscard]] frozen_by_name freeze(Executor& exec, trial const& t, llama::parameters<float> const& model) const {

@@ -111,7 +111,7 @@ template <class Executor>
     std::ranges::copy(published.flat(), own->flat().begin());
   }
   auto set = make_adapters(exec, t, own ? *own : published, chosen.batch(0, t.batch));
-  if (t.base != "fp32" || t.embedding != "fp32") own.emplace(bases.make(exec, t, own ? *own : published));
+  if (t.base != "fp32" || t.embedding != "fp32") own.emplace(bases.make(exec, t, published, own ? *own : published));
   llama::parameters<float> const& model = own ? *own : published;
 
   index_t const tokens = t.batch * t.length;
