@@ -11,6 +11,8 @@
 #include "support/optimizers.hpp"
 #include "support/warm_starts.hpp"
 
+namespace threads_test {
+
 namespace {
 
 using namespace lowrank;
@@ -195,3 +197,5 @@ TEST_CASE("Eigen's own number of threads is left as it was") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace threads_test

@@ -11,6 +11,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace adapter_laws {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -448,3 +450,5 @@ TEST_SUITE("threads") {
       }
   }
 }
+
+}  // namespace adapter_laws

@@ -15,6 +15,8 @@
 #include "lowrank/rank/welore.hpp"
 #include "support/matrices.hpp"
 
+namespace allocator_laws {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -151,3 +153,5 @@ TEST_SUITE("allocators") {
     });
   }
 }
+
+}  // namespace allocator_laws

@@ -6,6 +6,8 @@
 #include "support/named_optimizers.hpp"
 #include "support/optimizers.hpp"
 
+namespace basis_laws {
+
 namespace {
 
 using namespace lowrank;
@@ -168,3 +170,5 @@ TEST_CASE("a gradient of lower rank than asked still gives an orthonormal basis,
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace basis_laws

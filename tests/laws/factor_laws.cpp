@@ -9,6 +9,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace factor_laws {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -154,3 +156,5 @@ TEST_SUITE("threads") {
     }
   }
 }
+
+}  // namespace factor_laws

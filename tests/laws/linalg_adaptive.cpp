@@ -6,6 +6,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace linalg_adaptive_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -150,3 +152,5 @@ TEST_SUITE("adaptive") {
     }
   }
 }
+
+}  // namespace linalg_adaptive_test

@@ -6,6 +6,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace linalg_exact_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -105,3 +107,5 @@ TEST_SUITE("nonfinite") {
     }
   }
 }
+
+}  // namespace linalg_exact_test

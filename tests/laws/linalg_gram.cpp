@@ -5,6 +5,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace linalg_gram_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -173,3 +175,5 @@ TEST_SUITE("gram") {
       }
   }
 }
+
+}  // namespace linalg_gram_test

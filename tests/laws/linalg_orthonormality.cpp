@@ -7,6 +7,8 @@
 #include "support/matrices.hpp"
 #include "support/orthonormalizers.hpp"
 
+namespace linalg_orthonormality_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -238,3 +240,5 @@ TEST_SUITE("threads") {
     });
   }
 }
+
+}  // namespace linalg_orthonormality_test

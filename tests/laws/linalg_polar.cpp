@@ -4,6 +4,8 @@
 #include "support/matrices.hpp"
 #include "support/orthonormalizers.hpp"
 
+namespace linalg_polar_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -119,3 +121,5 @@ TEST_SUITE("polar") {
     CHECK(largest_difference(made_orthonormal(flipped).view(), expected.view()) <= 30 * eps);
   }
 }
+
+}  // namespace linalg_polar_test

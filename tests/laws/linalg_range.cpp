@@ -5,6 +5,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace linalg_range_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -172,3 +174,5 @@ TEST_SUITE("range") {
     }
   }
 }
+
+}  // namespace linalg_range_test

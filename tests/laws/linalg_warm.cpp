@@ -7,6 +7,8 @@
 #include "support/orthonormalizers.hpp"
 #include "support/warm_starts.hpp"
 
+namespace linalg_warm_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -194,3 +196,5 @@ TEST_SUITE("warm start") {
     }
   }
 }
+
+}  // namespace linalg_warm_test

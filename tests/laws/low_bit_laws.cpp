@@ -12,6 +12,8 @@
 #include "support/named_optimizers.hpp"
 #include "unit/io/temporary_folder.hpp"
 
+namespace low_bit_laws {
+
 namespace {
 
 using namespace lowrank;
@@ -371,3 +373,5 @@ TEST_CASE("a model with int8 matrices: float parameters are updated beside them,
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace low_bit_laws

@@ -16,6 +16,8 @@
 #include "support/allocation_counter.hpp"
 #include "support/optimizers.hpp"
 
+namespace narrow_gradient_laws {
+
 namespace {
 
 using namespace lowrank;
@@ -219,3 +221,5 @@ TEST_CASE("a plan counts two bytes an element of such gradients") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace narrow_gradient_laws

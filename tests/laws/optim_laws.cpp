@@ -9,6 +9,8 @@
 #include "support/named_optimizers.hpp"
 #include "support/optimizers.hpp"
 
+namespace optim_laws {
+
 namespace {
 
 using namespace lowrank;
@@ -568,3 +570,5 @@ TEST_CASE("a state that was saved for something else is refused by its identity"
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace optim_laws

@@ -6,6 +6,8 @@
 #include "support/named_optimizers.hpp"
 #include "support/optimizers.hpp"
 
+namespace rule_laws {
+
 namespace {
 
 using namespace lowrank;
@@ -138,3 +140,5 @@ TEST_CASE("a full-rank basis is not the identity for a rule that is not linear")
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace rule_laws

@@ -7,6 +7,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace spectrum_laws {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -84,3 +86,5 @@ TEST_SUITE("spectra") {
     }
   }
 }
+
+}  // namespace spectrum_laws

@@ -6,6 +6,8 @@
 #include "lowrank/linalg/host/eigen_products.hpp"
 #include "support/optimizers.hpp"
 
+namespace store_laws {
+
 namespace {
 
 using namespace lowrank;
@@ -155,3 +157,5 @@ TEST_CASE("project adds beta R and lift keeps what it is told to") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace store_laws

@@ -8,6 +8,8 @@
 #include "lowrank/linalg/host/small_factorizations.hpp"
 #include "support/adapters.hpp"
 
+namespace adapted_linear_test {
+
 namespace {
 
 using namespace lowrank;
@@ -190,3 +192,5 @@ TEST_CASE("adapters of another method") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace adapted_linear_test

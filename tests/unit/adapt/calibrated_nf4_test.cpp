@@ -8,6 +8,8 @@
 #include "support/executors.hpp"
 #include "support/optimizers.hpp"
 
+namespace calibrated_nf4_test {
+
 namespace {
 
 using namespace lowrank;
@@ -113,3 +115,5 @@ TEST_SUITE("calibrated nf4") {
     CHECK_THROWS_AS((void)choose_formats(negative, 10), argument_error);
   }
 }
+
+}  // namespace calibrated_nf4_test

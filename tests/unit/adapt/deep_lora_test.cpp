@@ -6,6 +6,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace deep_lora_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 using adapt::deep_lora;
@@ -238,3 +240,5 @@ TEST_SUITE("recovered rank") {
     CHECK(adapt::recovered_rank(spectrum{.shape = {20, 31}, .values = {0, 0}}) == 0);
   }
 }
+
+}  // namespace deep_lora_test

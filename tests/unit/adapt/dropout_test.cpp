@@ -6,6 +6,8 @@
 #include "support/adapters.hpp"
 #include "support/executors.hpp"
 
+namespace dropout_test {
+
 namespace {
 
 using namespace lowrank;
@@ -115,3 +117,5 @@ TEST_CASE("a probability of zero draws nothing; one just below one leaves finite
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace dropout_test

@@ -5,6 +5,8 @@
 #include "support/adapters.hpp"
 #include "support/executors.hpp"
 
+namespace extract_test {
+
 namespace {
 
 using namespace lowrank;
@@ -94,3 +96,5 @@ TEST_CASE("what cannot be compared is refused") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace extract_test

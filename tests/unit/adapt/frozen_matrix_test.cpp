@@ -7,6 +7,8 @@
 #include "support/executors.hpp"
 #include "support/optimizers.hpp"
 
+namespace frozen_matrix_test {
+
 namespace {
 
 using namespace lowrank;
@@ -233,3 +235,5 @@ TEST_CASE("frozen matrices refuse what is not finite") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace frozen_matrix_test

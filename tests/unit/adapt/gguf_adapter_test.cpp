@@ -9,6 +9,8 @@
 #include "support/gguf_file.hpp"
 #include "support/matrices.hpp"
 
+namespace gguf_adapter_test {
+
 namespace {
 
 using namespace lowrank;
@@ -166,3 +168,5 @@ TEST_CASE("what llama.cpp would not understand is refused by name, and an older 
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace gguf_adapter_test

@@ -5,6 +5,8 @@
 #include "support/adapters.hpp"
 #include "support/executors.hpp"
 
+namespace lora_test {
+
 namespace {
 
 using namespace lowrank;
@@ -228,3 +230,5 @@ TEST_CASE("what cannot be meant is refused, and the tensor named") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace lora_test

@@ -5,6 +5,8 @@
 #include "support/adapters.hpp"
 #include "support/executors.hpp"
 
+namespace lora_xs_test {
+
 namespace {
 
 using namespace lowrank;
@@ -138,3 +140,5 @@ TEST_CASE("what cannot be meant is refused") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace lora_xs_test

@@ -6,6 +6,8 @@
 #include "support/adapters.hpp"
 #include "support/executors.hpp"
 
+namespace merge_test {
+
 namespace {
 
 using namespace lowrank;
@@ -137,3 +139,5 @@ TEST_CASE("other shapes and what is not finite are refused") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace merge_test

@@ -5,6 +5,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace mora_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 using adapt::mora;
@@ -168,3 +170,5 @@ TEST_SUITE("MoRA") {
     CHECK_NOTHROW((mora{.rank = 1, .type = mora_type::shared}.check({1, 8})));
   }
 }
+
+}  // namespace mora_test

@@ -9,6 +9,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace native_adapter_test {
+
 namespace {
 
 using namespace lowrank;
@@ -193,3 +195,5 @@ TEST_CASE("NaN in our own adapters is refused with the name of the tensor") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace native_adapter_test

@@ -10,6 +10,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace nf4_checkpoint_test {
+
 namespace {
 
 using namespace lowrank;
@@ -147,3 +149,5 @@ TEST_CASE("NaN among the scales of a checkpoint is refused with the name of the 
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace nf4_checkpoint_test

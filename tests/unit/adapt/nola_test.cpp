@@ -6,6 +6,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace nola_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 using adapt::nola;
@@ -147,3 +149,5 @@ TEST_SUITE("NOLA") {
     CHECK_THROWS_AS((nola{.rank = 3, .variant = static_cast<nola_variant>(7)}.check(shape)), argument_error);
   }
 }
+
+}  // namespace nola_test

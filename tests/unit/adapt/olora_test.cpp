@@ -5,6 +5,8 @@
 #include "support/adapters.hpp"
 #include "support/executors.hpp"
 
+namespace olora_test {
+
 namespace {
 
 using namespace lowrank;
@@ -101,3 +103,5 @@ TEST_CASE("a refused matrix is as it was") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace olora_test

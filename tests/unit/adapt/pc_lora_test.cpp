@@ -6,6 +6,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace pc_lora_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -255,3 +257,5 @@ TEST_SUITE("feature distillation") {
     CHECK(loss < 1e-6);
   }
 }
+
+}  // namespace pc_lora_test

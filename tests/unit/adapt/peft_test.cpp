@@ -10,6 +10,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace peft_test {
+
 namespace {
 
 using namespace lowrank;
@@ -423,3 +425,5 @@ TEST_CASE("NaN and infinity in a file of PEFT are refused with the name of the t
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace peft_test

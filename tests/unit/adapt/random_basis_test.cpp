@@ -7,6 +7,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace random_basis_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 using adapt::random_basis;
@@ -108,3 +110,5 @@ TEST_SUITE("random bases") {
     CHECK_THROWS_AS(adapt::combine(exec, basis, three, 1.0F, other.view().t()), shape_error);  // not packed by rows
   }
 }
+
+}  // namespace random_basis_test

@@ -6,6 +6,8 @@
 #include "support/compositions.hpp"
 #include "support/warm_starts.hpp"
 
+namespace tracked_test {
+
 namespace {
 
 using namespace lowrank;
@@ -143,3 +145,5 @@ TEST_CASE("two-sided: each side its own mean, named apart") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace tracked_test

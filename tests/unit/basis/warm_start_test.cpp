@@ -6,6 +6,8 @@
 #include "support/compositions.hpp"
 #include "support/warm_starts.hpp"
 
+namespace warm_start_test {
+
 namespace {
 
 using namespace lowrank;
@@ -212,3 +214,5 @@ TEST_CASE("a refresh that fails leaves what is remembered alone") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace warm_start_test

@@ -10,6 +10,8 @@
 #include "lowrank/rank/uniform.hpp"
 #include "support/decompositions.hpp"
 
+namespace compress_test {
+
 using lowrank::component_kind;
 using lowrank::cut_but_larger;
 using lowrank::index_t;
@@ -361,3 +363,5 @@ TEST_SUITE("compress") {
     CHECK_FALSE(without.trains("norm.weight", {1, 8}));
   }
 }
+
+}  // namespace compress_test

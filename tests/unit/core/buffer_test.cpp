@@ -10,6 +10,8 @@
 
 #include "lowrank/core/buffer.hpp"
 
+namespace buffer_test {
+
 namespace {
 
 using namespace lowrank;
@@ -96,3 +98,5 @@ TEST_CASE("a matrix is packed by rows") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace buffer_test

@@ -6,6 +6,8 @@
 
 #include "lowrank/core/error.hpp"
 
+namespace error_test {
+
 namespace {
 
 using namespace lowrank;
@@ -51,3 +53,5 @@ TEST_CASE("what holds costs no formatting") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace error_test

@@ -11,6 +11,8 @@
 
 #include "lowrank/core/executor.hpp"
 
+namespace executor_test {
+
 namespace {
 
 using namespace lowrank;
@@ -170,3 +172,5 @@ TEST_CASE("single runs once; peek knows host values") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace executor_test

@@ -10,6 +10,8 @@
 
 #include "lowrank/core/rng.hpp"
 
+namespace rng_test {
+
 namespace {
 
 using namespace lowrank;
@@ -169,3 +171,5 @@ TEST_CASE("words fill every cell alike, in each of the four places of a block") 
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace rng_test

@@ -8,6 +8,8 @@
 
 #include "lowrank/core/scalar.hpp"
 
+namespace scalar_test {
+
 namespace {
 
 using namespace lowrank;
@@ -171,3 +173,5 @@ TEST_CASE("bf16 and fp16 keep NaN and infinity, and overflow to infinity") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace scalar_test

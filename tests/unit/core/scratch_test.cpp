@@ -5,6 +5,8 @@
 
 #include "lowrank/core/executor.hpp"
 
+namespace scratch_test {
+
 namespace {
 
 using namespace lowrank;
@@ -118,3 +120,5 @@ TEST_CASE("matrices from an executor's scratch lie as natural says") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace scratch_test

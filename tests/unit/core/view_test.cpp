@@ -8,6 +8,8 @@
 #include "lowrank/core/gradient.hpp"
 #include "lowrank/core/view.hpp"
 
+namespace view_test {
+
 namespace {
 
 using namespace lowrank;
@@ -152,3 +154,5 @@ TEST_CASE("the gradient of a linear layer has its shape without being formed") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace view_test

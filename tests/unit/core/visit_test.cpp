@@ -11,6 +11,8 @@
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/core/visit.hpp"
 
+namespace visit_test {
+
 // A device that is made of host memory: enough to count what is on it.
 template <>
 struct lowrank::memory<lowrank::device_space> : lowrank::memory<lowrank::host_space> {};
@@ -127,3 +129,5 @@ TEST_CASE("states with the same NaN are equal, with another are not") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace visit_test

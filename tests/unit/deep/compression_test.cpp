@@ -6,6 +6,8 @@
 #include "lowrank/deep/recovered_rank.hpp"
 #include "problems.hpp"
 
+namespace compression_test {
+
 namespace {
 
 using namespace lowrank_test;
@@ -140,3 +142,5 @@ TEST_SUITE("nonfinite") {
 }
 
 }  // namespace
+
+}  // namespace compression_test

@@ -4,6 +4,8 @@
 
 #include "problems.hpp"
 
+namespace gradient_test {
+
 namespace {
 
 using namespace lowrank_test;
@@ -164,3 +166,5 @@ TEST_CASE("chains and gradients that do not fit are refused") {
 }
 
 }  // namespace
+
+}  // namespace gradient_test

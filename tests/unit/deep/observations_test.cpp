@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+namespace observations_test {
+
 namespace {
 
 using lowrank::argument_error;
@@ -57,3 +59,5 @@ TEST_SUITE("nonfinite") {
 }
 
 }  // namespace
+
+}  // namespace observations_test

@@ -6,6 +6,8 @@
 #include "problems.hpp"
 #include "support/allocation_counter.hpp"
 
+namespace training_test {
+
 namespace {
 
 using namespace lowrank_test;
@@ -134,3 +136,5 @@ TEST_CASE("offsets are learnt with the rest") {
 }
 
 }  // namespace
+
+}  // namespace training_test

@@ -6,6 +6,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace factor_pair_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -175,3 +177,5 @@ TEST_SUITE("threads") {
     CHECK(found[0] == found[2]);
   }
 }
+
+}  // namespace factor_pair_test

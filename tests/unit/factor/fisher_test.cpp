@@ -6,6 +6,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace fisher_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -111,3 +113,5 @@ TEST_SUITE("factors that know output gradients") {
     CHECK_THROWS_AS(std::ignore = factors(exec, split, basis, view, inputs, 2), argument_error);
   }
 }
+
+}  // namespace fisher_test

@@ -4,6 +4,8 @@
 
 #include "lowrank/factor/pivoted.hpp"
 
+namespace format_test {
+
 using namespace lowrank;
 
 TEST_SUITE("storage forms") {
@@ -37,3 +39,5 @@ TEST_SUITE("storage forms") {
     CHECK(stored_indices(12, storage_form::factors) == 0);
   }
 }
+
+}  // namespace format_test

@@ -7,6 +7,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace pivoted_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -250,3 +252,5 @@ TEST_SUITE("threads") {
     CHECK((same_bits(one.coefficients, two.coefficients) && same_bits(one.coefficients, five.coefficients)));
   }
 }
+
+}  // namespace pivoted_test

@@ -7,6 +7,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace shifted_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -150,3 +152,5 @@ TEST_SUITE("layers on changed inputs") {
     CHECK_THROWS_AS(refit_u(exec, w.view(), wrong.view(), pair.view()), shape_error);
   }
 }
+
+}  // namespace shifted_test

@@ -7,6 +7,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace truncated_svd_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -119,3 +121,5 @@ TEST_SUITE("nonfinite") {
       }
   }
 }
+
+}  // namespace truncated_svd_test

@@ -6,6 +6,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace whitened_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -253,3 +255,5 @@ TEST_SUITE("factors that know the inputs") {
     CHECK_THROWS_AS(std::ignore = find_output_basis(exec, w, matrix<double>{20, 20}.view()), shape_error);
   }
 }
+
+}  // namespace whitened_test

@@ -10,6 +10,8 @@
 
 #include "lowrank/interop/dlpack.hpp"
 
+namespace dlpack_test {
+
 using namespace lowrank;
 
 // What dlpack.h declares, written down once more: a program that includes it passes these.
@@ -289,3 +291,5 @@ TEST_SUITE("dlpack") {
     CHECK(given_back == 1);
   }
 }
+
+}  // namespace dlpack_test

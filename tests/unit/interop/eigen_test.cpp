@@ -2,6 +2,8 @@
 
 #include "lowrank/interop/eigen.hpp"
 
+namespace eigen_test {
+
 using namespace lowrank;
 
 namespace {
@@ -95,3 +97,5 @@ TEST_SUITE("eigen") {
     CHECK(eigen::map(read).sum() == m.block(1, 2, 4, 3).sum());
   }
 }
+
+}  // namespace eigen_test

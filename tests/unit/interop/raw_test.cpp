@@ -9,6 +9,8 @@
 
 #include "lowrank/interop/raw.hpp"
 
+namespace raw_test {
+
 using namespace lowrank;
 
 TEST_SUITE("raw") {
@@ -104,3 +106,5 @@ TEST_SUITE("raw") {
     CHECK(raw::layers(memory.data(), 2, 2, 2)[1].data == memory.data() + 4);
   }
 }
+
+}  // namespace raw_test

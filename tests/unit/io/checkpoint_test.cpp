@@ -14,6 +14,8 @@
 #include "lowrank/io/checkpoint.hpp"
 #include "temporary_folder.hpp"
 
+namespace checkpoint_test {
+
 namespace {
 
 using namespace lowrank;
@@ -375,3 +377,5 @@ TEST_CASE("a process that dies while it writes leaves the old checkpoint whole")
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace checkpoint_test

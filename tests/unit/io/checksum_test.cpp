@@ -7,6 +7,8 @@
 
 #include "lowrank/io/detail/checksum.hpp"
 
+namespace checksum_test {
+
 namespace {
 
 std::uint64_t sum_of(std::span<std::byte const> bytes, std::uint64_t seed = 0) {
@@ -68,3 +70,5 @@ TEST_CASE("XXH64 does not depend on how the bytes are cut") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace checksum_test

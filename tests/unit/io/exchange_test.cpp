@@ -11,6 +11,8 @@
 #include "lowrank/io/checkpoint.hpp"
 #include "temporary_folder.hpp"
 
+namespace exchange_test {
+
 namespace {
 
 using namespace lowrank;
@@ -98,3 +100,5 @@ TEST_CASE("files of other programs are read") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace exchange_test

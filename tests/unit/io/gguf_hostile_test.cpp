@@ -11,6 +11,8 @@
 #include "support/gguf_file.hpp"
 #include "temporary_folder.hpp"
 
+namespace gguf_hostile_test {
+
 namespace {
 
 using namespace lowrank;
@@ -182,3 +184,5 @@ TEST_CASE("no damage to one byte crashes: it is refused, or read as something co
 }  // namespace
 
 TEST_SUITE_END();
+
+}  // namespace gguf_hostile_test

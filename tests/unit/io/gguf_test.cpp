@@ -9,6 +9,8 @@
 #include "support/gguf_file.hpp"
 #include "temporary_folder.hpp"
 
+namespace gguf_test {
+
 namespace {
 
 using namespace lowrank;
@@ -198,3 +200,5 @@ TEST_CASE("NaN and infinity are passed on, or refused where they are unwanted") 
 }  // namespace
 
 TEST_SUITE_END();
+
+}  // namespace gguf_test

@@ -9,6 +9,8 @@
 #include "lowrank/io/safetensors.hpp"
 #include "temporary_folder.hpp"
 
+namespace safetensors_hostile_test {
+
 namespace {
 
 using namespace lowrank;
@@ -243,3 +245,5 @@ TEST_CASE("a large header costs memory in proportion to itself only") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace safetensors_hostile_test

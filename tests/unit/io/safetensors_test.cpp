@@ -13,6 +13,8 @@
 #include "lowrank/io/safetensors.hpp"
 #include "temporary_folder.hpp"
 
+namespace safetensors_test {
+
 namespace {
 
 using namespace lowrank;
@@ -308,3 +310,5 @@ TEST_CASE("replacing keeps the permissions of the old file") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace safetensors_test

@@ -8,6 +8,8 @@
 #include "support/blind_executor.hpp"
 #include "support/matrices.hpp"
 
+namespace adaptive_range_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -249,3 +251,5 @@ TEST_SUITE("threads") {
     }
   }
 }
+
+}  // namespace adaptive_range_test

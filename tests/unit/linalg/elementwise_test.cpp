@@ -5,6 +5,8 @@
 #include "lowrank/linalg/columns.hpp"
 #include "support/matrices.hpp"
 
+namespace elementwise_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -161,3 +163,5 @@ TEST_SUITE("nonfinite") {
       }
   }
 }
+
+}  // namespace elementwise_test

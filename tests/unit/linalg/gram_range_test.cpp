@@ -8,6 +8,8 @@
 #include "support/blind_executor.hpp"
 #include "support/matrices.hpp"
 
+namespace gram_range_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -250,3 +252,5 @@ TEST_SUITE("threads") {
       }
   }
 }
+
+}  // namespace gram_range_test

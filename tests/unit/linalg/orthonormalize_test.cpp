@@ -8,6 +8,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace orthonormalize_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -178,3 +180,5 @@ TEST_SUITE("threads") {
     for (int const threads : {2, 3, 8}) CHECK(same_bits(one, run(threads)));
   }
 }
+
+}  // namespace orthonormalize_test

@@ -11,6 +11,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace products_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -266,3 +268,5 @@ TEST_SUITE("threads") {
     }
   }
 }
+
+}  // namespace products_test

@@ -9,6 +9,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace range_finder_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -206,3 +208,5 @@ TEST_SUITE("threads") {
     }
   }
 }
+
+}  // namespace range_finder_test

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+namespace route_test {
+
 using namespace lowrank;
 
 namespace {
@@ -93,3 +95,5 @@ TEST_SUITE("route") {
     CHECK(narrow_gram_flops(g, 0) == flop_count{.narrow = 3000.0 * 1000 * 1000});
   }
 }
+
+}  // namespace route_test

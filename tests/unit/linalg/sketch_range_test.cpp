@@ -6,6 +6,8 @@
 #include "support/executors.hpp"
 #include "support/warm_starts.hpp"
 
+namespace sketch_range_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -77,3 +79,5 @@ TEST_SUITE("nonfinite") {
     }
   }
 }
+
+}  // namespace sketch_range_test

@@ -9,6 +9,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace small_factorizations_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -200,3 +202,5 @@ TEST_SUITE("threads") {
     for (int const threads : {2, 3, 8}) CHECK(same_bits(one, run(threads)));
   }
 }
+
+}  // namespace small_factorizations_test

@@ -8,6 +8,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace symmetric_eigenvalues_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -135,3 +137,5 @@ TEST_SUITE("nonfinite") {
       }
   }
 }
+
+}  // namespace symmetric_eigenvalues_test

@@ -8,6 +8,8 @@
 #include "support/executors.hpp"
 #include "support/warm_starts.hpp"
 
+namespace tracked_range_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -386,3 +388,5 @@ TEST_SUITE("threads") {
     }
   }
 }
+
+}  // namespace tracked_range_test

@@ -12,6 +12,8 @@
 #include "support/matrices.hpp"
 #include "support/warm_starts.hpp"
 
+namespace warm_range_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -713,3 +715,5 @@ TEST_SUITE("threads") {
     }
   }
 }
+
+}  // namespace warm_range_test

@@ -7,6 +7,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace wide_gram_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -39,3 +41,5 @@ TEST_SUITE("wide Grams") {
     }
   }
 }
+
+}  // namespace wide_gram_test

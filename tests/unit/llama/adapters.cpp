@@ -15,6 +15,8 @@
 #include "lowrank/adapt/olora.hpp"
 #include "support/executors.hpp"
 
+namespace adapters_test {
+
 using namespace llama_test;
 using llama::role;
 namespace adapt = lowrank::adapt;
@@ -260,3 +262,5 @@ TEST_SUITE("llama adapters") {
         lowrank::state_error);
   }
 }
+
+}  // namespace adapters_test

@@ -7,6 +7,8 @@
 #include "../../../examples/llama/exponential.hpp"
 #include "fixture.hpp"
 
+namespace arithmetic_test {
+
 using namespace llama_test;
 
 namespace {
@@ -113,3 +115,5 @@ TEST_SUITE("nonfinite") {
     CHECK((bits & 0x7FFFFFFFU) > 0x7F800000U);
   }
 }
+
+}  // namespace arithmetic_test

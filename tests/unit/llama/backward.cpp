@@ -6,6 +6,8 @@
 #include "fixture.hpp"
 #include "support/allocation_counter.hpp"
 
+namespace backward_test {
+
 using namespace llama_test;
 using llama::gradient_form;
 using llama::gradient_storage;
@@ -226,3 +228,5 @@ TEST_SUITE("threads") {
     }
   }
 }
+
+}  // namespace backward_test

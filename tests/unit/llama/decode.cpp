@@ -4,6 +4,8 @@
 
 #include "fixture.hpp"
 
+namespace decode_test {
+
 using namespace llama_test;
 
 namespace {
@@ -159,3 +161,5 @@ TEST_SUITE("llama decode") {
                     lowrank::state_error);
   }
 }
+
+}  // namespace decode_test

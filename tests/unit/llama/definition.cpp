@@ -4,6 +4,8 @@
 
 #include "fixture.hpp"
 
+namespace definition_test {
+
 using namespace llama_test;
 using llama::role;
 
@@ -116,3 +118,5 @@ TEST_SUITE("llama forward") {
       }
   }
 }
+
+}  // namespace definition_test

@@ -2,6 +2,8 @@
 
 #include "fixture.hpp"
 
+namespace factored_test {
+
 using namespace llama_test;
 using llama::gradient_form;
 
@@ -114,3 +116,5 @@ TEST_SUITE("llama factors") {
                     lowrank::argument_error);
   }
 }
+
+}  // namespace factored_test

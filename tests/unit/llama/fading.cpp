@@ -5,6 +5,8 @@
 #include "fixture.hpp"
 #include "support/executors.hpp"
 
+namespace fading_test {
+
 using namespace llama_test;
 using llama::role;
 namespace adapt = lowrank::adapt;
@@ -112,3 +114,5 @@ TEST_SUITE("llama fading") {
     CHECK_THROWS_AS((void)fresh.distil(f.exec, f.memory, {}), lowrank::state_error);
   }
 }
+
+}  // namespace fading_test

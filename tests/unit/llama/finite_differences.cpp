@@ -2,6 +2,8 @@
 
 #include "fixture.hpp"
 
+namespace finite_differences_test {
+
 using namespace llama_test;
 
 namespace {
@@ -66,3 +68,5 @@ TEST_SUITE("llama gradients") {
     check_gradients(c, 1, 9);
   }
 }
+
+}  // namespace finite_differences_test

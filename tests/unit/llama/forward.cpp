@@ -5,6 +5,8 @@
 
 #include "fixture.hpp"
 
+namespace forward_test {
+
 using namespace llama_test;
 using llama::role;
 
@@ -191,3 +193,5 @@ TEST_SUITE("llama forward") {
     CHECK_THROWS_AS(llama::forward(exec, model, data.view().inputs, memory), lowrank::argument_error);
   }
 }
+
+}  // namespace forward_test

@@ -4,6 +4,8 @@
 #include "../../../examples/llama/frozen_model.hpp"
 #include "fixture.hpp"
 
+namespace frozen_test {
+
 using namespace llama_test;
 using llama::linear_part;
 using llama::role;
@@ -106,3 +108,5 @@ TEST_SUITE("llama frozen") {
     CHECK_THROWS_AS(plan.set(role::final_norm, 0, {.form = llama::linear_form::frozen}), lowrank::argument_error);
   }
 }
+
+}  // namespace frozen_test

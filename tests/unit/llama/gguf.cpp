@@ -7,6 +7,8 @@
 #include "fixture.hpp"
 #include "support/gguf_file.hpp"
 
+namespace gguf_test {
+
 using namespace llama_test;
 using llama::rotary_pairs;
 using lowrank_test::gguf_file;
@@ -155,3 +157,5 @@ TEST_SUITE("llama gguf") {
     has(said(file_of(damaged)), "tensor \"blk.0.attn_v.weight\" must be finite, got nan in row 1, column 2");
   }
 }
+
+}  // namespace gguf_test

@@ -8,6 +8,8 @@
 #include "../io/temporary_folder.hpp"
 #include "fixture.hpp"
 
+namespace hugging_face_test {
+
 using namespace llama_test;
 using llama::rotary_pairs;
 
@@ -182,3 +184,5 @@ TEST_SUITE("llama hugging face") {
     CHECK(folder.entries() == 0);
   }
 }
+
+}  // namespace hugging_face_test

@@ -7,6 +7,8 @@
 #include "lowrank/linalg/host/small_factorizations.hpp"
 #include "support/allocation_counter.hpp"
 
+namespace layerwise_test {
+
 using namespace llama_test;
 using llama::role;
 using lowrank::host_executor;
@@ -229,3 +231,5 @@ TEST_SUITE("threads") {
     CHECK(one.bits() == three.bits());
   }
 }
+
+}  // namespace layerwise_test

@@ -7,6 +7,8 @@
 #include "../../../examples/llama/layerwise/layer_passes.hpp"
 #include "../../../examples/llama/plan.hpp"
 
+namespace plan_test {
+
 namespace {
 
 using namespace llama;
@@ -198,3 +200,5 @@ TEST_CASE("what cannot be planned is refused") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace plan_test

@@ -7,6 +7,8 @@
 #include "../../../examples/llama/generate.hpp"
 #include "fixture.hpp"
 
+namespace text_test {
+
 using namespace llama_test;
 
 namespace {
@@ -119,3 +121,5 @@ TEST_SUITE("llama text") {
     CHECK(std::string(out.begin() + 6, out.end()) == "abcabd");
   }
 }
+
+}  // namespace text_test

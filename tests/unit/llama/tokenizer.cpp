@@ -13,6 +13,8 @@
 #include "lowrank/core/rng.hpp"
 #include "support/gguf_file.hpp"
 
+namespace tokenizer_test {
+
 namespace {
 
 using lowrank_test::gguf_file;
@@ -237,3 +239,5 @@ TEST_CASE("contradictions are refused") {
 TEST_SUITE_END();
 
 #endif
+
+}  // namespace tokenizer_test

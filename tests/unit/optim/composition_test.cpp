@@ -5,6 +5,8 @@
 #include "lowrank/optim/schedule.hpp"
 #include "support/optimizers.hpp"
 
+namespace composition_test {
+
 namespace {
 
 using namespace lowrank;
@@ -247,3 +249,5 @@ TEST_CASE("schedules") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace composition_test

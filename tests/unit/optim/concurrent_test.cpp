@@ -6,6 +6,8 @@
 #include "lowrank/lowrank.hpp"
 #include "support/optimizers.hpp"
 
+namespace concurrent_test {
+
 namespace {
 
 using namespace lowrank;
@@ -40,3 +42,5 @@ TEST_CASE("give what they give one after the other") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace concurrent_test

@@ -6,6 +6,8 @@
 #include "lowrank/lowrank.hpp"
 #include "lowrank/optim/parameter_set.hpp"
 
+namespace memory_test {
+
 using namespace lowrank;
 
 namespace {
@@ -80,3 +82,5 @@ TEST_SUITE("memory of weights and gradients") {
     CHECK(a == std::vector<float>(6, 1.0F));
   }
 }
+
+}  // namespace memory_test

@@ -8,6 +8,8 @@
 #include "support/named_optimizers.hpp"
 #include "support/optimizers.hpp"
 
+namespace misuse_test {
+
 namespace {
 
 using namespace lowrank;
@@ -274,3 +276,5 @@ TEST_CASE("coupled decay has no meaning in a subspace") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace misuse_test

@@ -7,6 +7,8 @@
 #include "lowrank/optim/schedule.hpp"
 #include "support/optimizers.hpp"
 
+namespace nonfinite_test {
+
 namespace {
 
 using namespace lowrank;
@@ -409,3 +411,5 @@ TEST_CASE("hyper-parameters and options that are not numbers are refused by thei
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace nonfinite_test

@@ -6,6 +6,8 @@
 #include "support/named_optimizers.hpp"
 #include "support/optimizers.hpp"
 
+namespace options_test {
+
 namespace {
 
 using namespace lowrank;
@@ -305,3 +307,5 @@ TEST_CASE("defaults are those of the codes the names come from") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace options_test

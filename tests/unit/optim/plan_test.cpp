@@ -7,6 +7,8 @@
 #include "support/allocation_counter.hpp"
 #include "support/optimizers.hpp"
 
+namespace plan_test {
+
 namespace {
 
 using namespace lowrank;
@@ -287,3 +289,5 @@ TEST_CASE("the scratch of a model is that of its largest step") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace plan_test

@@ -8,6 +8,8 @@
 #include "support/optimizers.hpp"
 #include "unit/io/temporary_folder.hpp"
 
+namespace resume_test {
+
 namespace {
 
 using namespace lowrank;
@@ -110,3 +112,5 @@ TEST_CASE("a state of another choice is refused, naming what does not fit, and n
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace resume_test

@@ -9,6 +9,8 @@
 #include "support/codecs.hpp"
 #include "support/optimizers.hpp"
 
+namespace blockwise_test {
+
 namespace {
 
 using namespace lowrank;
@@ -291,3 +293,5 @@ TEST_CASE("codes and scales are the same bits for any number of threads") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace blockwise_test

@@ -5,6 +5,8 @@
 
 #include "support/codecs.hpp"
 
+namespace code_book_test {
+
 namespace {
 
 using namespace lowrank;
@@ -180,3 +182,5 @@ TEST_CASE("a table in registers gives what it was made from") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace code_book_test

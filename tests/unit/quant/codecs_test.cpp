@@ -8,6 +8,8 @@
 #include "lowrank/tile/int_pack.hpp"
 #include "support/codecs.hpp"
 
+namespace codecs_test {
+
 namespace {
 
 using namespace lowrank;
@@ -345,3 +347,5 @@ TEST_CASE("a dynamic block's negative extreme shrinks, its positive one does not
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace codecs_test

@@ -8,6 +8,8 @@
 #include "support/codecs.hpp"
 #include "support/optimizers.hpp"
 
+namespace double_quantized_test {
+
 namespace {
 
 using namespace lowrank;
@@ -159,3 +161,5 @@ TEST_CASE("a new one and one of zeros hold zeros; other codecs and blocks; what 
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace double_quantized_test

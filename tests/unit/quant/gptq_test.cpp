@@ -14,6 +14,8 @@
 #include "support/matrices.hpp"
 #include "support/optimizers.hpp"
 
+namespace gptq_test {
+
 namespace {
 
 using namespace lowrank;
@@ -268,3 +270,5 @@ TEST_SUITE("nonfinite") {
     CHECK_THROWS_AS((void)coded(exec, random_matrix({4, 8}, 1), moment), argument_error);
   }
 }
+
+}  // namespace gptq_test

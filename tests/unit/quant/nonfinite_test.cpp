@@ -8,6 +8,8 @@
 #include "lowrank/quant/blockwise.hpp"
 #include "support/codecs.hpp"
 
+namespace nonfinite_test {
+
 namespace {
 
 using namespace lowrank;
@@ -118,3 +120,5 @@ TEST_CASE("codes are chosen and decoded right: every code of every codec, halves
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace nonfinite_test

@@ -7,6 +7,8 @@
 #include "lowrank/quant/quantized_weight.hpp"
 #include "support/optimizers.hpp"
 
+namespace quantized_weight_test {
+
 namespace {
 
 using namespace lowrank;
@@ -206,3 +208,5 @@ TEST_CASE("codes that do not fit a weight are refused") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace quantized_weight_test

@@ -6,6 +6,8 @@
 #include "lowrank/quant/blockwise.hpp"
 #include "support/codecs.hpp"
 
+namespace stochastic_test {
+
 namespace {
 
 using namespace lowrank;
@@ -142,3 +144,5 @@ TEST_CASE("the mean of 65024 roundings is the number: within four standard error
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace stochastic_test

@@ -7,6 +7,8 @@
 #include "support/named_optimizers.hpp"
 #include "support/optimizers.hpp"
 
+namespace weight_test {
+
 namespace {
 
 using namespace lowrank;
@@ -176,3 +178,5 @@ TEST_CASE("training a bf16 weight far below its resolution follows the fp32 weig
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace weight_test

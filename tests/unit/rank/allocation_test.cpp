@@ -4,6 +4,8 @@
 
 #include <tuple>
 
+namespace allocation_test {
+
 using namespace lowrank;
 
 TEST_SUITE("allocation") {
@@ -75,3 +77,5 @@ TEST_SUITE("allocation") {
     CHECK(summarize({}, {}, {}, {}).reached == 0);
   }
 }
+
+}  // namespace allocation_test

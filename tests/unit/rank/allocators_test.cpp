@@ -12,6 +12,8 @@
 #include "lowrank/rank/water_filling.hpp"
 #include "support/optimizers.hpp"
 
+namespace allocators_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -273,3 +275,5 @@ TEST_SUITE("ranks by measured sensitivity") {
                     argument_error);
   }
 }
+
+}  // namespace allocators_test

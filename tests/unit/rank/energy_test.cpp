@@ -7,6 +7,8 @@
 
 #include "support/optimizers.hpp"
 
+namespace energy_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -91,3 +93,5 @@ TEST_SUITE("ranks by energy") {
     }
   }
 }
+
+}  // namespace energy_test

@@ -8,6 +8,8 @@
 #include "lowrank/core/rng.hpp"
 #include "support/optimizers.hpp"
 
+namespace welore_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -163,3 +165,5 @@ TEST_SUITE("WeLore's ranks") {
     CHECK_THROWS_AS(std::ignore = ranks::welore{}.allocate(partial, {.removal = 0.1}), argument_error);
   }
 }
+
+}  // namespace welore_test

@@ -7,6 +7,8 @@
 #include "support/optimizers.hpp"
 #include "support/refresh_runs.hpp"
 
+namespace captured_energy_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -111,3 +113,5 @@ TEST_SUITE("captured energy") {
           "lowrank::refresh::captured_energy: needs 1 <= settle < longest, got 5 and 5");
   }
 }
+
+}  // namespace captured_energy_test

@@ -7,6 +7,8 @@
 #include "support/optimizers.hpp"
 #include "support/refresh_runs.hpp"
 
+namespace energy_rank_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -87,3 +89,5 @@ TEST_SUITE("energy rank") {
           "lowrank::refresh::every: period must be at least 1, got 0");
   }
 }
+
+}  // namespace energy_rank_test

@@ -10,6 +10,8 @@
 #include "support/optimizers.hpp"
 #include "support/refresh_runs.hpp"
 
+namespace lazy_overlap_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -122,3 +124,5 @@ TEST_SUITE("lazy overlap") {
           "lowrank::refresh::lazy_overlap: threshold must be in [-1, 1], got 1.5");
   }
 }
+
+}  // namespace lazy_overlap_test

@@ -6,6 +6,8 @@
 #include "support/optimizers.hpp"
 #include "support/refresh_runs.hpp"
 
+namespace staggered_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -120,3 +122,5 @@ TEST_SUITE("budget") {
           "lowrank::refresh::budget: needs a finder with `flops`");
   }
 }
+
+}  // namespace staggered_test

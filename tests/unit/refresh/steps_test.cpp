@@ -10,6 +10,8 @@
 #include "support/blind_executor.hpp"
 #include "support/compositions.hpp"
 
+namespace steps_test {
+
 namespace {
 
 using namespace lowrank;
@@ -386,3 +388,5 @@ TEST_CASE("bad numbers leave a policy as it was, and it goes on from there") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace steps_test

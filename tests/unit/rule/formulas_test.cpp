@@ -9,6 +9,8 @@
 #include "support/named_optimizers.hpp"
 #include "support/optimizers.hpp"
 
+namespace formulas_test {
+
 namespace {
 
 using namespace lowrank;
@@ -310,3 +312,5 @@ TEST_CASE("Adam's first step is the learning rate, whatever the gradient's size"
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace formulas_test

@@ -8,6 +8,8 @@
 #include "support/codecs.hpp"
 #include "support/optimizers.hpp"
 
+namespace quantized_moment_test {
+
 namespace {
 
 using namespace lowrank;
@@ -207,3 +209,5 @@ TEST_CASE_TEMPLATE("read gives what the codes stand for, as the weight lies; wri
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace quantized_moment_test

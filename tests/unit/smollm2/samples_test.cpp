@@ -6,6 +6,8 @@
 
 #include "adapt/settings.hpp"
 
+namespace samples_test {
+
 using llama::index_t;
 
 TEST_SUITE("adapt") {
@@ -49,3 +51,5 @@ TEST_SUITE("adapt") {
     CHECK(trials.back().embedding == "int8");  // beside NF4
   }
 }
+
+}  // namespace samples_test

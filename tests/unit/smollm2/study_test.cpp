@@ -10,6 +10,8 @@
 #include "smollm2/fine_tuning.hpp"
 #include "support/executors.hpp"
 
+namespace study_test {
+
 using llama::index_t;
 using llama_test::tiny;
 using lowrank::host_executor;
@@ -277,3 +279,5 @@ TEST_SUITE("smollm2") {
         lowrank::argument_error);
   }
 }
+
+}  // namespace study_test

@@ -8,6 +8,8 @@
 #include "support/matrices.hpp"
 #include "support/optimizers.hpp"
 
+namespace model_spectra_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -103,3 +105,5 @@ TEST_SUITE("nonfinite") {
           "lowrank::singular_values: blk.7.ffn_up: input not finite");
   }
 }
+
+}  // namespace model_spectra_test

@@ -9,6 +9,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace random_matrix_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -86,3 +88,5 @@ TEST_SUITE("Marchenko-Pastur") {
     CHECK_THROWS_AS((std::ignore = marchenko_pastur::fitted({.shape = {2, 2}, .values = {1}})), argument_error);
   }
 }
+
+}  // namespace random_matrix_test

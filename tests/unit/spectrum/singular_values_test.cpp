@@ -9,6 +9,8 @@
 #include "support/matrices.hpp"
 #include "support/optimizers.hpp"
 
+namespace singular_values_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -150,3 +152,5 @@ TEST_SUITE("nonfinite") {
       }
   }
 }
+
+}  // namespace singular_values_test

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <tuple>
 
+namespace spectrum_test {
+
 using namespace lowrank;
 
 TEST_SUITE("spectrum") {
@@ -80,3 +82,5 @@ TEST_SUITE("spectrum") {
     CHECK_THROWS_AS((spectrum{.shape = {2, 2}, .values = {1}, .whole = -1}.check()), argument_error);
   }
 }
+
+}  // namespace spectrum_test

@@ -8,6 +8,8 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
+namespace statistics_test {
+
 using namespace lowrank;
 using namespace lowrank_test;
 
@@ -227,3 +229,5 @@ TEST_SUITE("nonfinite") {
     }
   }
 }
+
+}  // namespace statistics_test

@@ -9,6 +9,8 @@
 #include "lowrank/tile/tile.hpp"
 #include "support/matrices.hpp"
 
+namespace codes_test {
+
 namespace {
 
 using namespace lowrank;
@@ -141,3 +143,5 @@ TEST_CASE("blocks of any size cover every element once") {
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace codes_test

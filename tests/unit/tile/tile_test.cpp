@@ -8,6 +8,8 @@
 #include "lowrank/tile/tile.hpp"
 #include "support/matrices.hpp"
 
+namespace tile_test {
+
 namespace {
 
 using namespace lowrank;
@@ -73,3 +75,5 @@ TEST_CASE("every element belongs to one tile, rows to no other row, whatever the
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace tile_test

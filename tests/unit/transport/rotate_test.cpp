@@ -9,6 +9,8 @@
 #include "support/allocation_counter.hpp"
 #include "support/compositions.hpp"
 
+namespace rotate_test {
+
 namespace {
 
 using namespace lowrank;
@@ -437,3 +439,5 @@ TEST_CASE("inside an optimizer whose rank shrinks and grows, moments of what sta
 TEST_SUITE_END();
 
 }  // namespace
+
+}  // namespace rotate_test
