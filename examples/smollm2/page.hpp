@@ -3,6 +3,8 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
+#include <optional>
 
 #include "findings.hpp"
 #include "llama/demo_page.hpp"
@@ -50,16 +52,40 @@ namespace detail {
   return llama::draw({"linear parameters kept (%)", "perplexity (below 10 000)", "set logscale y\n"}, curves);
 }
 
+/// Runs that differ in the order of the text only, as one curve: means, and standard errors as bars.
+[[nodiscard]] inline llama::curve mean_curve(std::string title, std::vector<tuning_result const*> const& orders) {
+  llama::curve out{std::move(title), orders.front()->curve};
+  auto const count = static_cast<double>(orders.size());
+  for (std::size_t k = 0; k < out.points.size(); ++k) {
+    double seconds = 0, sum = 0, squares = 0;
+    for (auto const* r : orders) seconds += r->curve[k].first / count, sum += r->curve[k].second / count;
+    for (auto const* r : orders) squares += (r->curve[k].second - sum) * (r->curve[k].second - sum);
+    out.points[k] = {seconds, sum};
+    out.errors.push_back(count > 1 ? std::sqrt(squares / (count - 1) / count) : 0);
+  }
+  return out;
+}
+
+/// One curve for each scope, optimizer and batch: at the rate that ends best, in the mean over the orders of the text.
 [[nodiscard]] inline llama::drawing tuning_curves(findings const& f) {
   std::vector<llama::curve> curves;
-  for (auto const* const all : {&f.tuned, &f.larger_batch, &f.control})
-    for (auto const& r : *all) {
-      char title[96];
-      std::snprintf(title, sizeof title, "%s%s %s %.0e, batch %ld, order %lu", all == &f.control ? "dense, " : "",
-                    name(r.settings.scope), r.settings.optimizer.c_str(), r.settings.rate,
-                    static_cast<long>(r.settings.batch), static_cast<unsigned long>(r.settings.seed));
-      curves.push_back({title, r.curve});
+  for (auto const* const all : {&f.tuned, &f.larger_batch, &f.control}) {
+    std::map<std::string, std::map<double, std::vector<tuning_result const*>>> kinds;
+    for (auto const& r : *all)
+      kinds[std::string{all == &f.control ? "dense, " : ""} + name(r.settings.scope) + " " + r.settings.optimizer +
+            ", batch " + std::to_string(r.settings.batch)][r.settings.rate]
+          .push_back(&r);
+    for (auto const& [title, rates] : kinds) {
+      std::optional<llama::curve> best;
+      for (auto const& [rate, orders] : rates) {
+        char text[16];
+        std::snprintf(text, sizeof text, ", %.1e", rate);
+        auto one = mean_curve(title + text, orders);
+        if (!best || one.points.back().second < best->points.back().second) best = std::move(one);
+      }
+      curves.push_back(std::move(*best));
     }
+  }
   return llama::draw({"seconds of training", "perplexity", "set logscale y\n"}, curves);
 }
 
@@ -141,7 +167,8 @@ inline void write_page(std::filesystem::path const& page, settings const& s, fin
              detail::heat_map("rank kept, by the shorter side", layers, ranks_of(row)),
              rows == &f.by_rank ? "ranks-welore" : "ranks-best");
     }
-  figure("Fine-tuning: perplexity over seconds of training", detail::tuning_curves(f), "tuning");
+  figure("Fine-tuning: perplexity over seconds of training, each at its best rate; mean over the orders of the text",
+         detail::tuning_curves(f), "tuning");
 
   std::ofstream out{page};
   llama::write_page_head(out, "lowrank: compressing a language model", "SmolLM2-135M at low rank");
