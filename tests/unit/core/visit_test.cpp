@@ -11,11 +11,11 @@
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/core/visit.hpp"
 
-namespace visit_test {
-
 // A device that is made of host memory: enough to count what is on it.
 template <>
 struct lowrank::memory<lowrank::device_space> : lowrank::memory<lowrank::host_space> {};
+
+namespace visit_test {
 
 namespace {
 
