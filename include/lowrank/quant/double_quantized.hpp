@@ -71,8 +71,7 @@ class double_quantized {
     auto* const sum = exec.arena().template take<double>(1);
     fill(exec, ones, 1.0F);
     inner_product(exec, const_view_of<E>(taken), const_view_of<E>(ones), sum);
-    exec.single(
-        [=, mean = to.mean_.data()] LOWRANK_DEVICE { *mean = static_cast<float>(*sum / static_cast<double>(blocks)); });
+    set_mean(exec, sum, blocks, to.mean_.data());
     add_mean(exec, scales, blocks, -1.0F, to.mean_.data());
     quantize(exec, scales, to.scales_.view());
   }
@@ -123,7 +122,11 @@ class double_quantized {
     f("scale.mean", d.mean_);
   }
 
- public:  // Not for callers: a CUDA compiler takes no kernel from a private function
+ public:  // Not for callers: a CUDA compiler takes no kernel from a private function, nor from a friend
+  template <executor E>
+  static void set_mean(E& exec, double const* sum, index_t count, float* mean) {
+    exec.single([=] LOWRANK_DEVICE { *mean = static_cast<float>(*sum / static_cast<double>(count)); });
+  }
   template <executor E>
   static void add_mean(E& exec, float* scales, index_t blocks, float sign, float const* mean) {
     launch_elements(exec, blocks, [=] LOWRANK_DEVICE(auto tile, index_t first, index_t valid) {
