@@ -134,7 +134,7 @@ void quantize(E& exec, gptq const& how, matrix_view<float const> w, matrix_view<
   for (index_t e = 0; e < w.size(); ++e)
     require(is_finite(w.data[e]) && std::abs(w.data[e]) <= 0x1p126F, "gptq",
             "needs finite weights of at most 2^126, got ", w.data[e]);
-  if (w.size() == 0) return;
+  if (w.empty()) return;
   auto const metric = detail::metric_of(exec, how, c);
   auto const codec = to.codec();
 
