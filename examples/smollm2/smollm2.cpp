@@ -294,8 +294,7 @@ void describe(CLI::App& app, settings& s) {
       ->check(CLI::IsMember({"fp32", "bf16", "int8", "nf4"}));
   app.add_option("--threads", s.threads, "0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
   app.add_option("--sample", s.sample, "tokens to generate")->check(CLI::Range(0, 400))->capture_default_str();
-  app.add_option("--compressed", s.compressed, "where the compressed model goes; \"\" for nowhere")
-      ->capture_default_str();
+  app.add_option("--compressed", s.compressed, "file of the compressed model; \"\" for none")->capture_default_str();
   app.add_option("--report", s.report, "write the numbers as JSON");
   app.add_option("--html", s.html, "write a page with plots; \"\" for none")->capture_default_str();
 }
