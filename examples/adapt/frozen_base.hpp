@@ -46,6 +46,10 @@ class frozen_bases {
           return made != matrices.end() ? std::move(made->second) : adapt::frozen_matrix{exec, w, format};
         });
   }
+  /// What matrices have been seen to take in and put out; null where the trial's base does not ask for it.
+  [[nodiscard]] smollm2::calibrated const* seen_for(trial const& t) const noexcept {
+    return is_calibrated(t.base) && seen_ ? &*seen_ : nullptr;
+  }
 
  private:
   using frozen_by_name = std::map<std::string, adapt::frozen_matrix, std::less<>>;

@@ -8,6 +8,7 @@
 #include "llama/any_adapter.hpp"
 #include "llama/model.hpp"
 #include "lowrank/adapt/deep_lora.hpp"
+#include "lowrank/adapt/loftq.hpp"
 #include "lowrank/adapt/lora.hpp"
 #include "lowrank/adapt/lora_xs.hpp"
 #include "lowrank/adapt/mora.hpp"
@@ -15,6 +16,7 @@
 #include "lowrank/adapt/olora.hpp"
 #include "lowrank/adapt/pc_lora.hpp"
 #include "settings.hpp"
+#include "smollm2/calibrate.hpp"
 
 namespace adapting {
 
@@ -25,7 +27,7 @@ using any_adapter =
                        adapt::mora_adapter<float>, adapt::nola_adapter<float>, adapt::deep_lora_adapter<float>>;
 using adapter_set = llama::adapter_set<any_adapter>;
 
-/// loftq: LoRA that begins with what the rounding of the base has lost (Li et al., "LoftQ", arXiv 2310.08659, one round).
+/// loftq: LoRA that begins with what the rounding of the base has lost.
 inline constexpr std::array method_names{"loftq",   "lora", "rslora", "lora_plus", "olora",
                                          "lora_xs", "mora", "nola",   "deep_lora", "deep_lora_compressed"};
 
@@ -55,6 +57,40 @@ auto with_settings(trial const& t, F const& f) {
   return {.seed = t.seed, .tensor = static_cast<std::uint32_t>(index), .purpose = lowrank::rng_purpose::initialisation};
 }
 
+/// LoRAs that begin with what `frozen` has lost of `model`: of all of it, or, where text has been seen, of what the loss would
+/// notice (`adapt::loftq`).
+template <class Executor>
+[[nodiscard]] adapter_set make_recovering_adapters(Executor& exec, trial const& t,
+                                                   llama::parameters<float> const& model,
+                                                   llama::parameters<float> const& frozen,
+                                                   smollm2::calibrated const* seen) {
+  adapter_set out{model.config()};
+  adapt::lora const settings{.rank = t.rank, .alpha = t.alpha, .dropout = t.dropout};
+  adapt::pc_lora const nearest{
+      .rank = t.rank, .alpha = t.alpha, .start = adapt::pc_lora_start::truncated_svd, .decay = {}};
+  for (index_t i = 0; i < model.count(); ++i) {
+    auto const& p = model[i];
+    if (!p.is_linear() || p.what == llama::role::head) continue;
+    lowrank::require(frozen[i].part == llama::linear_part::frozen, "adapting::make_recovering_adapters",
+                     "loftq needs a base that is rounded, got ", t.base);
+    auto const w = model.weight(i);
+    auto const& rounded = frozen.frozen(p.what, p.layer);
+    if (seen != nullptr) {
+      auto const statistics = seen->of(p.what, p.layer);
+      out.set(p.what, p.layer,
+              any_adapter{adapt::loftq(exec, settings, w, rounded, *statistics.inputs, *statistics.output_gradients,
+                                       adapter_key(t, i))});
+      continue;
+    }
+    lowrank::matrix<float> lost{w.shape()};
+    exec.reserve(rounded.workspace_bytes());
+    rounded.dense(exec, lost.view());
+    for (index_t e = 0; e < w.size(); ++e) lost.data()[e] = w.data[e] - lost.data()[e];
+    out.set(p.what, p.layer, any_adapter{adapt::make_adapter<float>(exec, nearest, lost.view(), adapter_key(t, i))});
+  }
+  return out;
+}
+
 /// Adapters on all linear weights of the layers of `model`, which is changed where the method says so. `first`: where a
 /// method wants to see a gradient, it is that of this batch.
 template <class Executor>
@@ -66,23 +102,6 @@ template <class Executor>
     for (index_t i = 0; i < model.count(); ++i)
       if (model[i].is_linear() && model[i].what != llama::role::head) out.set(model[i].what, model[i].layer, make(i));
   };
-  if (t.method == "loftq") {
-    auto const format = adapt::frozen_format_named(t.base);
-    lowrank::require(format && *format != adapt::frozen_format::fp32, "adapting::make_adapters",
-                     "loftq needs a base that is rounded, got ", t.base);
-    adapt::pc_lora const nearest{
-        .rank = t.rank, .alpha = t.alpha, .start = adapt::pc_lora_start::truncated_svd, .decay = {}};
-    each([&](index_t i) {
-      auto const w = model.weight(i);
-      adapt::frozen_matrix const rounded{exec, w, *format};
-      exec.reserve(rounded.workspace_bytes());
-      lowrank::matrix<float> lost{w.shape()};
-      rounded.dense(exec, lost.view());
-      for (index_t e = 0; e < w.size(); ++e) lost.data()[e] = w.data[e] - lost.data()[e];
-      return any_adapter{adapt::make_adapter<float>(exec, nearest, lost.view(), adapter_key(t, i))};
-    });
-    return out;
-  }
   with_settings(t, [&](auto const& settings) {
     if constexpr (requires { settings.needs_gradient(); })
       if (settings.needs_gradient()) {

@@ -67,7 +67,7 @@ struct settings {
   index_t steps{100}, batch{2}, length{128};
   float alpha{16}, dropout{0};
   double base_bytes{0.35};          ///< as of a trial
-  index_t calibration_windows{24};  ///< of 256 tokens of the text to train on
+  index_t calibration_windows{96};  ///< of 256 tokens of the text to train on
 
   // PC-LoRA, which replaces the model's matrices instead of adding to them.
   std::string pc_model{"smollm2"};          ///< or "demo": the demo's, on bytes

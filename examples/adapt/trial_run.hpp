@@ -110,8 +110,15 @@ template <class Executor>
     own.emplace(c);
     std::ranges::copy(published.flat(), own->flat().begin());
   }
-  auto set = make_adapters(exec, t, own ? *own : published, chosen.batch(0, t.batch));
-  if (t.base != "fp32" || t.embedding != "fp32") own.emplace(bases.make(exec, t, published, own ? *own : published));
+  auto const freeze = [&] {
+    if (t.base != "fp32" || t.embedding != "fp32") own.emplace(bases.make(exec, t, published, own ? *own : published));
+  };
+  auto set = [&] {
+    if (t.method != "loftq") return make_adapters(exec, t, own ? *own : published, chosen.batch(0, t.batch));
+    freeze();
+    return make_recovering_adapters(exec, t, published, own ? *own : published, bases.seen_for(t));
+  }();
+  if (t.method != "loftq") freeze();
   llama::parameters<float> const& model = own ? *own : published;
 
   index_t const tokens = t.batch * t.length;

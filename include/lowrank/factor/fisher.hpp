@@ -46,7 +46,8 @@ struct fisher {
   /// Throws: shape_error, state_error where statistics have seen no rows; argument_error for output gradients that are all zero.
   template <class E>
   [[nodiscard]] output_basis decompose(E& exec, const_view_of<E> w, activation_statistics const& inputs,
-                                       activation_statistics const& output_gradients) const {
+                                       activation_statistics const& output_gradients,
+                                       index_t most = every_direction) const {
     check();
     require<shape_error>(inputs.features() == w.cols && output_gradients.features() == w.rows, "fisher",
                          "needs statistics of ", w.cols, " inputs and ", w.rows, " outputs for ", w.shape(), ", got ",
@@ -66,7 +67,7 @@ struct fisher {
     auto const weighted = detail::product(exec, detail::read(root).t(), detail::read(detail::widened(exec, w)));
     matrix<float> narrow{w.shape()};
     convert(exec, detail::read(weighted), narrow.view());
-    auto out = find_output_basis(exec, const_view_of<E>(narrow.view()), detail::read(metric));
+    auto out = find_output_basis(exec, const_view_of<E>(narrow.view()), detail::read(metric), most);
     out.duals = detail::product(exec, detail::read(root), detail::read(out.directions));
     invert_lower(exec, root.view());
     out.directions = detail::product(exec, detail::read(root).t(), detail::read(out.directions));

@@ -19,21 +19,24 @@ namespace lowrank {
 
 /// Chooses codes of W for the least E‖(W - W') x‖² = tr((W - W') C (W - W')ᵀ), C = E[x xᵀ]. First the scale of each block, by
 /// C's diagonal alone; then the codes, column by column, those with the largest inputs first. What rounding a column does to
-/// the outputs, the columns not yet rounded undo as well as they can. The codes are ordinary ones: nobody who reads them has
-/// to know how they were chosen.
-/// Reference: Frantar et al., "GPTQ", arXiv 2210.17323, algorithm 1, with fixed scales and its `act_order`.
+/// the outputs, the columns not yet rounded undo as well as they can; then, code by code, what is best beside all the others.
+/// The codes are ordinary ones: nobody who reads them has to know how they were chosen.
+/// Reference: Frantar et al., "GPTQ", arXiv 2210.17323, algorithm 1, with fixed scales and its `act_order`; Behdin et al.,
+/// "QuantEase", arXiv 2309.01885, algorithm 1, for the sweeps.
 struct gptq {
   /// Of the mean of C's diagonal, added to it. A tenth of what is usual: where a few inputs are huge, as in language models,
   /// so is the mean, and more of it makes the other inputs look uncorrelated.
   double damping{1e-3};
   float narrowest{0.6F}, widest{1.1F};  ///< scales that are tried, in largest magnitudes of the block
   int scales{11};                       ///< how many of them, equally far apart; 1: the largest magnitude itself
+  int sweeps{3};                        ///< over all codes, after the columns; 0: GPTQ alone
 
   void check() const {
-    require(is_finite(damping) && damping > 0, "gptq", "damping must be finite and > 0, got ", damping);
+    require(is_finite(damping) && damping >= 1e-12, "gptq", "damping must be finite and at least 1e-12, got ", damping);
     require(narrowest > 0 && narrowest <= 1 && widest >= 1 && widest <= 2, "gptq",
             "needs 0 < narrowest <= 1 <= widest <= 2, got ", narrowest, " and ", widest);
     require(scales >= 1 && scales <= 1000, "gptq", "scales must be in [1, 1000], got ", scales);
+    require(sweeps >= 0 && sweeps <= 1000, "gptq", "sweeps must be in [0, 1000], got ", sweeps);
   }
   /// Scale number i, in largest magnitudes.
   [[nodiscard]] float factor(int i) const noexcept {
@@ -75,7 +78,13 @@ template <int Block, class Codec>
 /// The factors that rounding errors are passed on with, and the order of the columns.
 struct column_metric {
   std::vector<index_t> order;  ///< columns by rising C_jj; they are rounded from the last one on
-  matrix<float> inverse;       ///< L⁻¹, L Lᵀ = C + damping, in that order
+  matrix<float> inverse;       ///< L⁻¹, L Lᵀ = C + damping, in that order and unit
+  double unit{1};     ///< the mean of C's diagonal, so that C may be as small or large as it likes; 1 where it is 0
+  double damping{1};  ///< what is added to the diagonal, in that unit
+
+  [[nodiscard]] double damped(matrix_view<double const> c, index_t i, index_t j) const noexcept {
+    return c(i, j) / unit + (i == j ? damping : 0);
+  }
 };
 
 /// With L of the columns in reverse order of their rounding, row j of L⁻¹ over its own last element is how the columns before
@@ -90,18 +99,41 @@ template <class E>
   std::iota(out.order.begin(), out.order.end(), index_t{0});
   std::ranges::stable_sort(out.order, {}, [&](index_t j) { return c(j, j); });
   // Inputs that are all zero say nothing: each column is rounded by itself then.
-  double const added = trace > 0 ? how.damping * trace / static_cast<double>(n) : 1.0;
+  if (trace > 0) out.unit = trace / static_cast<double>(n), out.damping = how.damping;
   matrix<double> l{n, n};
   for (index_t i = 0; i < n; ++i)
     for (index_t j = 0; j <= i; ++j)
-      l(i, j) =
-          c(out.order[static_cast<std::size_t>(i)], out.order[static_cast<std::size_t>(j)]) + (i == j ? added : 0);
+      l(i, j) = out.damped(c, out.order[static_cast<std::size_t>(i)], out.order[static_cast<std::size_t>(j)]);
   std::int32_t failed = 0;
   factor_cholesky(exec, l.view(), &failed);
   require(failed == 0, "gptq", "needs second moments that are finite and positive semidefinite");
   invert_lower(exec, l.view());
   convert(exec, matrix_view<double const>(l.view()), out.inverse.view());
   return out;
+}
+
+/// One code after another becomes the one with the least loss beside all others of its row as they are: the one nearest to
+/// w - Σ_k≠j e_k C_kj / C_jj, e the errors of the others. `products` is scratch.
+template <int Block, class E, class Codec>
+void sweep(E& exec, Codec const& codec, std::vector<float> const& scales, matrix_view<float const> w,
+           matrix_view<float const> c, std::span<std::uint8_t> codes, matrix_view<float> errors,
+           matrix_view<float> products) {
+  multiply(exec, 1.0F, matrix_view<float const>(errors), c, 0.0F, products);  // afresh, so that no rounding adds up
+  exec.parallel(w.rows, [&](index_t i) {
+    float* const product = &products(i, 0);
+    for (index_t j = 0; j < w.cols; ++j) {
+      auto const place = static_cast<std::size_t>(i * w.cols + j);
+      auto const shared = scale_to_encode(scales[place / Block]);
+      float const own = errors(i, j);
+      std::int32_t const code = codec.encode(w(i, j) + own - product[j] / c(j, j), shared);
+      if (code == codes[place]) continue;
+      codes[place] = static_cast<std::uint8_t>(code);
+      float const moved = codec.decode(code, shared) - w(i, j) - own;
+      errors(i, j) = own + moved;
+      float const* const answer = &c(j, 0);
+      for (index_t k = 0; k < w.cols; ++k) product[k] += moved * answer[k];
+    }
+  });
 }
 
 /// Two codes of four bits a byte, or one of eight.
@@ -119,8 +151,9 @@ void pack_codes(std::span<std::uint8_t const> codes, std::span<std::uint8_t> to)
 
 /// Codes of W, chosen for inputs with the second moments C.
 /// Shapes: W m x n row-major, C n x n symmetric, as many codes as W has elements.
-/// Cost: m n² + n³ flops, and `scales` roundings of each element; allocates 5 m n + 12 n² bytes, takes scratch of
-/// `double_quantized::workspace_bytes`. The same bits for any number of threads.
+/// Cost: m n² + n³ flops, `scales` roundings of each element, and for each sweep 2 m n² flops, and 2 n for each code that
+/// changes; allocates 9 m n + 16 n² bytes, takes scratch of `double_quantized::workspace_bytes`. The same bits for any number
+/// of threads.
 /// Throws: shape_error; argument_error for settings that cannot be meant, weights that are not finite or beyond 2^126, and
 /// second moments that are none.
 template <std::derived_from<host_executor> E, class Codec, int Block>
@@ -144,7 +177,7 @@ void quantize(E& exec, gptq const& how, matrix_view<float const> w, matrix_view<
     index_t const first = block * Block;
     for (index_t e = first; e < std::min(w.size(), first + Block); ++e) {
       x[static_cast<std::size_t>(e - first)] = w.data[e];
-      importance[static_cast<std::size_t>(e - first)] = static_cast<float>(c(e % n, e % n));
+      importance[static_cast<std::size_t>(e - first)] = static_cast<float>(c(e % n, e % n) / metric.unit);
     }
     scales[static_cast<std::size_t>(block)] = detail::best_scale<Block>(codec, how, x.data(), importance.data());
   });
@@ -177,6 +210,20 @@ void quantize(E& exec, gptq const& how, matrix_view<float const> w, matrix_view<
       multiply(exec, -1.0F, matrix_view<float const>(errors.view()).col_range(0, end - begin),
                matrix_view<float const>(metric.inverse.view()).sub({begin, end, 0, begin}), 1.0F,
                left.view().col_range(0, begin));
+  }
+  if (how.sweeps > 0) {
+    matrix<float> damped{c.shape()}, off{w.shape()};
+    exec.parallel(n, [&](index_t i) {
+      for (index_t j = 0; j < n; ++j) damped(i, j) = static_cast<float>(metric.damped(c, i, j));
+    });
+    exec.parallel(m, [&](index_t i) {
+      for (index_t j = 0; j < n; ++j) {
+        auto const place = static_cast<std::size_t>(i * n + j);
+        off(i, j) = codec.decode(codes[place], detail::scale_to_encode(scales[place / Block])) - w(i, j);
+      }
+    });
+    for (int s = 0; s < how.sweeps; ++s)
+      detail::sweep<Block>(exec, codec, scales, w, damped.view(), codes, off.view(), left.view());
   }
   detail::pack_codes<Codec::bits>(codes, to.codes());
 }

@@ -111,7 +111,7 @@ TEST_SUITE("gptq") {
     for (extents const shape : {extents{5, 7}, extents{6, 64}, extents{9, 150}}) {
       CAPTURE(shape);
       index_t const n = shape.cols;
-      gptq const how{.damping = 0.02};
+      gptq const how{.damping = 0.02, .sweeps = 0};
       auto const w = random_matrix(shape, 3);
       auto const c = moment_of(n, 40, 5);
       auto kept = coded(exec, w, c, how);
@@ -183,6 +183,37 @@ TEST_SUITE("gptq") {
     }
   }
 
+  TEST_CASE_TEMPLATE("sweeps end where no other code alone would be better", E, LOWRANK_TEST_EXECUTORS) {
+    E exec{{.threads = 2}};
+    codec::book4<> const nf4;
+    extents const shape{7, 90};
+    auto const w = random_matrix(shape, 3);
+    auto c = moment_of(shape.cols, 150, 5);
+    auto const once = coded(exec, w, c, {.sweeps = 0}), swept = coded(exec, w, c, {.sweeps = 1}),
+               settled = coded(exec, w, c, {.sweeps = 40});
+    auto const scales = scales_of(exec, once);
+    CHECK(scales == scales_of(exec, settled));
+    double trace = 0;
+    for (index_t j = 0; j < shape.cols; ++j) trace += c(j, j);
+    for (index_t j = 0; j < shape.cols; ++j) c(j, j) += gptq{}.damping * trace / static_cast<double>(shape.cols);
+    auto const kept = opened(exec, settled, shape);
+    CHECK(output_loss(w, opened(exec, swept, shape), c) < output_loss(w, opened(exec, once, shape), c));
+    CHECK(output_loss(w, kept, c) <= output_loss(w, opened(exec, swept, shape), c));
+    // What one code more would change, by the definition of the loss: 2 d (E C)_ij + d² C_jj.
+    double worst = 0;
+    for (index_t i = 0; i < shape.rows; ++i)
+      for (index_t j = 0; j < shape.cols; ++j) {
+        double slope = 0;
+        for (index_t k = 0; k < shape.cols; ++k) slope += static_cast<double>(kept(i, k) - w(i, k)) * c(k, j);
+        float const scale = scales[static_cast<std::size_t>((i * shape.cols + j) / 64)];
+        for (int code = 0; code < 16; ++code) {
+          double const d = static_cast<double>(value_of(nf4, code, {scale, 0, 1 / scale}) - kept(i, j));
+          worst = std::min(worst, (2 * slope * d + d * d * c(j, j)) / (trace / static_cast<double>(shape.cols)));
+        }
+      }
+    CHECK(worst > -1e-5);
+  }
+
   TEST_CASE("outputs suffer a fraction of what they do by rounding to nearest, in the same bytes") {
     host_executor exec{{.threads = 2}};
     extents const shape{48, 192};
@@ -213,6 +244,10 @@ TEST_SUITE("gptq") {
                                1 / scales[static_cast<std::size_t>(e / 64)]};
       CHECK(back.data()[e] == value_of(nf4, code_of(nf4, w.data()[e], shared), shared));
     }
+    auto faint = moment_of(shape.cols, 30, 1);  // second moments below the numbers of fp32
+    for (index_t e = 0; e < faint.shape().size(); ++e) faint.data()[e] *= 0x1p-200;
+    CHECK(same_bits(opened(exec, coded(exec, w, faint), shape),
+                    opened(exec, coded(exec, w, moment_of(shape.cols, 30, 1)), shape)));
     matrix<float> const zero{shape};
     auto const nothing = opened(exec, coded(exec, zero, moment_of(shape.cols, 30, 1)), shape);
     for (index_t e = 0; e < shape.size(); ++e) CHECK(nothing.data()[e] == 0);
@@ -231,6 +266,7 @@ TEST_SUITE("gptq") {
     CHECK_THROWS_AS((void)coded(exec, w, c, {.narrowest = 0}), argument_error);
     CHECK_THROWS_AS((void)coded(exec, w, c, {.widest = 0.5F}), argument_error);
     CHECK_THROWS_AS((void)coded(exec, w, c, {.scales = 0}), argument_error);
+    CHECK_THROWS_AS((void)coded(exec, w, c, {.sweeps = -1}), argument_error);
     CHECK_THROWS_AS((void)coded(exec, w, moment_of(7, 20, 2)), shape_error);
     double_quantized<> short_of_one{31};
     CHECK_THROWS_AS(quantize(exec, gptq{}, matrix_view<float const>(w.view()), read(c), short_of_one), shape_error);

@@ -1,0 +1,51 @@
+/// @file
+/// A LoRA that begins with what rounding has taken from the matrix beside it.
+#pragma once
+
+#include <cmath>
+
+#include "lowrank/adapt/frozen_matrix.hpp"
+#include "lowrank/adapt/lora.hpp"
+#include "lowrank/factor/fisher.hpp"
+
+namespace lowrank::adapt {
+
+/// A LoRA with s B A of the settings' rank closest to W - W' where it matters: the least tr(D E C Eᵀ) of E = W - W' - s B A,
+/// C and D the second moments of inputs and output gradients, so that the model starts nearest to the one that was rounded.
+/// Where less than the rank is lost, the other components start as Kaiming does: A uniform, B = 0.
+/// Shapes: W m x n and W' alike; inputs of n features, output_gradients of m.
+/// Cost: of `factor::fisher`; allocates, and reserves scratch of the executor.
+/// Throws: shape_error, also for a rank beyond the sides; state_error where statistics have seen no rows; argument_error for
+/// settings that cannot be meant, weights that are not finite, and output gradients that are all zero.
+/// Reference: Li et al., "LoftQ", arXiv 2310.08659, (8), one step of it, which has C = D = I; Zhang et al., "QERA", arXiv 2410.06040,
+/// theorem 1, which has D = I.
+template <std::derived_from<host_executor> E>
+[[nodiscard]] lora_adapter<float> loftq(E& exec, lora const& settings, matrix_view<float const> w,
+                                        frozen_matrix const& kept, activation_statistics const& inputs,
+                                        activation_statistics const& output_gradients, rng_key const& key = {},
+                                        factor::fisher const& method = {}) {
+  require<shape_error>(kept.shape() == w.shape(), "loftq", "needs a frozen matrix of ", w.shape(), ", got ",
+                       kept.shape());
+  lora_adapter<float> out{settings, w.shape(), key};
+  out.draw(exec);
+  matrix<float> lost{w.shape()};
+  exec.reserve(kept.workspace_bytes());
+  kept.dense(exec, lost.view());
+  for (index_t i = 0; i < w.rows; ++i)
+    for (index_t j = 0; j < w.cols; ++j) lost(i, j) = w(i, j) - lost(i, j);
+  index_t const r = settings.rank;
+  auto const basis = method.decompose(exec, std::as_const(lost).view(), inputs, output_gradients, r);
+  auto const pair = factors(exec, method, basis, std::as_const(lost).view(), inputs, r);
+  float const part = 1 / std::sqrt(settings.scale_value());
+  auto const [a, b] = out.tensors();
+  for (index_t k = 0; k < r; ++k) {
+    float longest = 0;
+    for (index_t j = 0; j < w.cols; ++j) longest = std::max(longest, std::abs(pair.v(k, j)));
+    if (longest == 0) continue;
+    for (index_t j = 0; j < w.cols; ++j) a.values(k, j) = part * pair.v(k, j);
+    for (index_t i = 0; i < w.rows; ++i) b.values(i, k) = part * pair.u(i, k);
+  }
+  return out;
+}
+
+}  // namespace lowrank::adapt

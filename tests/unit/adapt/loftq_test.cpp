@@ -1,0 +1,111 @@
+// A LoRA that begins with what rounding has taken.
+#include "lowrank/adapt/loftq.hpp"
+
+#include <doctest/doctest.h>
+
+#include "lowrank/adapt/extract.hpp"
+#include "support/executors.hpp"
+#include "support/matrices.hpp"
+#include "support/optimizers.hpp"
+
+namespace loftq_test {
+
+namespace {
+
+using namespace lowrank;
+using namespace lowrank::adapt;
+using namespace lowrank_test;
+
+/// Rows of features that differ in scale, neighbours alike.
+activation_statistics statistics_of(host_executor& exec, index_t features, index_t rows, std::uint64_t seed) {
+  auto x = random_matrix({rows, features}, seed);
+  for (index_t t = 0; t < rows; ++t)
+    for (index_t j = 1; j < features; ++j) x(t, j) = (0.6F * x(t, j) + 0.5F * x(t, j - 1)) * (j % 4 == 0 ? 3.0F : 1.0F);
+  activation_statistics out{features};
+  exec.reserve(activation_statistics::workspace_bytes(features));
+  out.add(exec, x.view());
+  return out;
+}
+/// W - W'.
+matrix<float> lost_of(host_executor& exec, matrix<float> const& w, frozen_matrix const& kept) {
+  matrix<float> out{w.shape()};
+  exec.reserve(kept.workspace_bytes());
+  kept.dense(exec, out.view());
+  for (index_t e = 0; e < w.shape().size(); ++e) out.data()[e] = w.data()[e] - out.data()[e];
+  return out;
+}
+/// tr(D E C Eᵀ) of what is still lost beside the adapter.
+double loss_beside(host_executor& exec, matrix<float> const& lost, lora_adapter<float> const& adapter,
+                   activation_statistics const& inputs, activation_statistics const& outputs) {
+  auto left = copy_of(lost.view());
+  adapter.add_to(exec, -1.0F, left.view());
+  index_t const m = lost.shape().rows, n = lost.shape().cols;
+  matrix<double> c{n, n}, d{m, m};
+  inputs.second_moment(c.view());
+  outputs.second_moment(d.view());
+  double sum = 0;
+  for (index_t i = 0; i < m; ++i)
+    for (index_t k = 0; k < m; ++k)
+      for (index_t j = 0; j < n; ++j)
+        for (index_t l = 0; l < n; ++l)
+          sum += d(i, k) * static_cast<double>(left(k, j)) * c(j, l) * static_cast<double>(left(i, l));
+  return sum;
+}
+
+}  // namespace
+
+TEST_SUITE("loftq") {
+  TEST_CASE("what the loss notices of the rounding is taken back, as well as a pair of the rank can") {
+    host_executor exec{{.threads = 2}};
+    extents const shape{24, 36};
+    auto const w = random_matrix(shape, 1);
+    auto const inputs = statistics_of(exec, shape.cols, 300, 2), outputs = statistics_of(exec, shape.rows, 300, 3);
+    frozen_matrix const kept{exec, w.view(), frozen_format::nf4};
+    auto const lost = lost_of(exec, w, kept);
+    factor::fisher const exact{.input_damping = 0, .output_damping = 1e-9};
+    for (index_t const r : {1, 4, 24}) {
+      CAPTURE(r);
+      // A scale that is not 1, which B A has to make up for.
+      lora const settings{.rank = r, .alpha = 2.5F * static_cast<float>(r)};
+      auto const adapter = loftq(exec, settings, w.view(), kept, inputs, outputs, {.seed = 4}, exact);
+      CHECK(adapter.settings().rank == r);
+      double const wanted = exact.decompose(exec, lost.view(), inputs, outputs).loss(r);
+      double const nothing = loss_beside(exec, lost, lora_adapter<float>{settings, shape}, inputs, outputs);
+      CHECK(std::abs(loss_beside(exec, lost, adapter, inputs, outputs) - wanted) < 1e-5 * nothing);
+      if (r == 4) {
+        auto const plain = extract(exec, matrix<float>{shape}.view(), lost.view(), {.rank = r}).adapter;
+        CHECK(wanted < 0.9 * loss_beside(exec, lost, plain, inputs, outputs));
+      }
+    }
+  }
+
+  TEST_CASE("where nothing is lost it is a LoRA as any other") {
+    host_executor exec{{.threads = 2}};
+    extents const shape{12, 20};
+    auto const w = random_matrix(shape, 1);
+    auto const inputs = statistics_of(exec, shape.cols, 60, 2), outputs = statistics_of(exec, shape.rows, 60, 3);
+    frozen_matrix const kept{exec, w.view(), frozen_format::fp32};
+    rng_key const key{.seed = 4};
+    auto const usual = lora{.rank = 3}.make<float>(exec, copy_of(w.view()).view(), key);
+    auto const adapter = loftq(exec, {.rank = 3}, w.view(), kept, inputs, outputs, key);
+    CHECK(same_bits(copy_of(adapter.a()), copy_of(usual.a())));
+    CHECK(same_bits(copy_of(adapter.b()), copy_of(usual.b())));
+  }
+
+  TEST_CASE("other shapes and ranks are refused, and statistics of nothing") {
+    host_executor exec{{.threads = 1}};
+    auto const w = random_matrix({6, 9}, 1);
+    auto const inputs = statistics_of(exec, 9, 40, 2), outputs = statistics_of(exec, 6, 40, 3);
+    frozen_matrix const kept{exec, w.view(), frozen_format::nf4};
+    auto const made = [&](index_t r, frozen_matrix const& k, activation_statistics const& c,
+                          activation_statistics const& d) { (void)loftq(exec, {.rank = r}, w.view(), k, c, d); };
+    CHECK_NOTHROW(made(6, kept, inputs, outputs));
+    CHECK_THROWS_AS(made(7, kept, inputs, outputs), shape_error);
+    CHECK_THROWS_AS(made(2, frozen_matrix{}, inputs, outputs), shape_error);
+    CHECK_THROWS_AS(made(2, kept, outputs, inputs), shape_error);
+    CHECK_THROWS_AS(made(2, kept, activation_statistics{9}, outputs), state_error);
+    CHECK_THROWS_AS(made(2, kept, inputs, activation_statistics{6}), state_error);
+  }
+}
+
+}  // namespace loftq_test
