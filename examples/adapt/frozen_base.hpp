@@ -2,6 +2,7 @@
 /// The frozen model that adapters are put beside: in one format, or in NF4 that has seen text, with INT8 where it pays.
 #pragma once
 
+#include <memory>
 #include <optional>
 
 #include "llama/frozen_model.hpp"
@@ -23,10 +24,29 @@ class frozen_bases {
  public:
   frozen_bases(std::span<std::int32_t const> text, index_t windows) : text_{text}, windows_{windows} {}
 
-  /// `model` with the matrices and the embedding that the trial says. Inputs are those of the model as published: a method that
-  /// changes a base gives back with its adapters what it takes.
-  [[nodiscard]] llama::parameters<float> make(Executor& exec, trial const& t, llama::parameters<float> const& published,
-                                              llama::parameters<float> const& model) {
+  /// `model` with the matrices and the embedding that the trial says; the last one is kept, for the next trial that asks for
+  /// the same. Inputs are those of the model as published: a method that changes a base gives back with its adapters what it
+  /// takes.
+  [[nodiscard]] std::shared_ptr<llama::parameters<float> const> make(Executor& exec, trial const& t,
+                                                                     llama::parameters<float> const& published,
+                                                                     llama::parameters<float> const& model) {
+    std::string const id = t.base + " " + t.embedding + " " + std::to_string(t.base_bytes);
+    bool const is_published = &model == &published;
+    if (is_published && last_ && last_id_ == id) return last_;
+    last_.reset();  // before there are two of them
+    auto made = std::make_shared<llama::parameters<float> const>(frozen(exec, t, published, model));
+    if (is_published) last_ = made, last_id_ = id;
+    return made;
+  }
+  /// What matrices have been seen to take in and put out; null where the trial's base does not ask for it.
+  [[nodiscard]] smollm2::calibrated const* seen_for(trial const& t) const noexcept {
+    return is_calibrated(t.base) && seen_ ? &*seen_ : nullptr;
+  }
+
+ private:
+  [[nodiscard]] llama::parameters<float> frozen(Executor& exec, trial const& t,
+                                                llama::parameters<float> const& published,
+                                                llama::parameters<float> const& model) {
     auto const format_of = [&](llama::parameter const& p) -> llama::frozen_choice {
       auto const& format = p.what == llama::role::embedding ? t.embedding : t.base;
       if (format == "fp32") return std::nullopt;
@@ -46,12 +66,7 @@ class frozen_bases {
           return made != matrices.end() ? std::move(made->second) : adapt::frozen_matrix{exec, w, format};
         });
   }
-  /// What matrices have been seen to take in and put out; null where the trial's base does not ask for it.
-  [[nodiscard]] smollm2::calibrated const* seen_for(trial const& t) const noexcept {
-    return is_calibrated(t.base) && seen_ ? &*seen_ : nullptr;
-  }
 
- private:
   using frozen_by_name = std::map<std::string, adapt::frozen_matrix, std::less<>>;
   static constexpr index_t length = 256;
 
@@ -64,7 +79,7 @@ class frozen_bases {
     // Spread over the text.
     smollm2::windows const text{"calibration", text_, {windows_, length, 0, size / windows_}};
     seen_.emplace(published.config(), smollm2::looking_at::inputs_and_output_gradients);
-    seen_->add(exec, published, text);
+    seen_->add(exec, published, text, smollm2::label_source::model, windows_ % 4 == 0 ? 4 : 1);
   }
   /// All linear weights of the layers.
   [[nodiscard]] frozen_by_name freeze(Executor& exec, trial const& t, llama::parameters<float> const& model) const {
@@ -109,6 +124,8 @@ class frozen_bases {
   std::span<std::int32_t const> text_;
   index_t windows_;
   std::optional<smollm2::calibrated> seen_;
+  std::shared_ptr<llama::parameters<float> const> last_;
+  std::string last_id_;
 };
 
 }  // namespace adapting

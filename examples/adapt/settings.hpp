@@ -21,6 +21,9 @@ inline constexpr std::array<std::string_view, 2> calibrated_bases{"nf4_gptq", "n
   return std::ranges::find(calibrated_bases, base) != calibrated_bases.end();
 }
 
+/// Whether matrices of this base have lost something that matters.
+[[nodiscard]] inline bool is_rounded(std::string_view base) noexcept { return base != "fp32" && base != "bf16"; }
+
 /// One fine-tuning.
 struct trial {
   std::string method{"lora"};
@@ -101,7 +104,6 @@ struct settings {
 
 /// The learning rate with AdamW that a method is tried with unless another is asked for.
 [[nodiscard]] inline double usual_rate(std::string const& method) {
-  if (method == "loftq") return 5e-4;
   if (method == "lora_plus" || method == "olora") return 3e-4;
   if (method == "rslora") return 5e-4;
   if (method == "lora_xs") return 3e-3;
@@ -110,6 +112,7 @@ struct settings {
   return 1e-3;
 }
 
+/// Every combination, once. LoftQ over a base that has lost nothing is LoRA.
 [[nodiscard]] inline std::vector<trial> planned_trials(settings const& s) {
   std::vector<trial> out;
   for (auto const samples : s.samples)
@@ -120,7 +123,7 @@ struct settings {
             for (auto const& method : s.methods)
               for (double const rate : s.rates.empty() ? std::vector{usual_rate(method)} : s.rates) {
                 trial t;
-                t.method = method;
+                t.method = method == "loftq" && !is_rounded(base) ? "lora" : method;
                 t.base = base;
                 t.embedding = !s.embedding.empty() ? s.embedding : base.starts_with("nf4") ? "int8" : base;
                 t.rule = rule;
@@ -135,7 +138,8 @@ struct settings {
                 t.alpha = s.alpha;
                 t.dropout = s.dropout;
                 t.seed = seed;
-                out.push_back(std::move(t));
+                if (std::ranges::none_of(out, [&](trial const& other) { return name(other) == name(t); }))
+                  out.push_back(std::move(t));
               }
   return out;
 }

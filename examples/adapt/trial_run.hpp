@@ -110,16 +110,18 @@ template <class Executor>
     own.emplace(c);
     std::ranges::copy(published.flat(), own->flat().begin());
   }
+  llama::parameters<float>& changed = own ? *own : published;
+  std::shared_ptr<llama::parameters<float> const> frozen;
   auto const freeze = [&] {
-    if (t.base != "fp32" || t.embedding != "fp32") own.emplace(bases.make(exec, t, published, own ? *own : published));
+    if (t.base != "fp32" || t.embedding != "fp32") frozen = bases.make(exec, t, published, changed);
   };
   auto set = [&] {
-    if (t.method != "loftq") return make_adapters(exec, t, own ? *own : published, chosen.batch(0, t.batch));
+    if (t.method != "loftq") return make_adapters(exec, t, changed, chosen.batch(0, t.batch));
     freeze();
-    return make_recovering_adapters(exec, t, published, own ? *own : published, bases.seen_for(t));
+    return make_recovering_adapters(exec, t, published, frozen ? *frozen : published, bases.seen_for(t));
   }();
   if (t.method != "loftq") freeze();
-  llama::parameters<float> const& model = own ? *own : published;
+  llama::parameters<float> const& model = frozen ? *frozen : changed;
 
   index_t const tokens = t.batch * t.length;
   set.reserve(tokens, data.scored.length());

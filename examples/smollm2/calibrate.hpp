@@ -48,16 +48,21 @@ class calibrated {
   }
 
   /// Adds a text. Gradients are those of its summed loss, token by token.
+  /// together: windows of one pass. Whatever a pass adds costs the memory of the statistics once, so that several take less
+  /// time than one after another, and more memory. The number of windows is a multiple of it.
   template <class Executor>
   void add(Executor& exec, llama::parameters<float> const& model, windows const& text,
-           label_source labels = label_source::model) {
-    std::vector<std::int32_t> drawn(static_cast<std::size_t>(text.length()));
-    llama::activations<float> memory{config_, 1, text.length(), llama::pass::training, model.plan()};
+           label_source labels = label_source::model, index_t together = 1) {
+    lowrank::require(together > 0 && text.count() % together == 0, "smollm2::calibrated", "needs a multiple of ",
+                     together, " windows, got ", text.count());
+    index_t const tokens = together * text.length();
+    std::vector<std::int32_t> drawn(static_cast<std::size_t>(tokens));
+    llama::activations<float> memory{config_, together, text.length(), llama::pass::training, model.plan()};
     std::vector<llama::gradient_form> const none(static_cast<std::size_t>(model.count()), llama::gradient_form::none);
     llama::gradients<float> gradients{model, none};
     exec.reserve(lowrank::activation_statistics::workspace_bytes(std::max(config_.ffn, config_.width)));
-    for (index_t w = 0; w < text.count(); ++w) {
-      auto const batch = text.batch(w, w + 1);
+    for (index_t w = 0; w < text.count(); w += together) {
+      auto const batch = text.batch(w, w + together);
       llama::forward(exec, model, batch.inputs, memory);
       for (index_t l = 0; l < config_.layers; ++l)
         for (std::size_t g = 0; g < groups.size(); ++g)
@@ -70,7 +75,7 @@ class calibrated {
                             {.seed = 1, .step = static_cast<std::uint32_t>(w), .purpose = lowrank::rng_purpose::data},
                             drawn);
       // Of the sum, so that windows of different lengths weigh their tokens alike; the text's last token has no successor.
-      auto const counted = static_cast<double>(draws ? text.length() : text.length() - 1);
+      auto const counted = static_cast<double>(draws ? tokens : tokens - together);
       llama::cross_entropy(exec, memory, draws ? std::span<std::int32_t const>{drawn} : batch.targets,
                            {.scale = counted});
       llama::backward(exec, model, batch.inputs, memory, gradients);

@@ -8,6 +8,7 @@
 #include "lowrank/factor/whitened.hpp"
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
+#include "support/statistics.hpp"
 
 namespace factor_laws {
 
@@ -20,17 +21,6 @@ using namespace lowrank_test;
 namespace {
 
 inline constexpr extents shapes[] = {{24, 24}, {40, 24}, {24, 40}, {1, 9}, {9, 1}};
-
-/// Correlated inputs around a mean; as many rows as asked for.
-activation_statistics statistics_of(host_executor& exec, index_t features, index_t rows) {
-  auto x = random_matrix({rows, features}, 5);
-  for (index_t t = 0; t < rows; ++t)
-    for (index_t j = 1; j < features; ++j) x(t, j) = 0.5F * x(t, j) + 0.5F * x(t, j - 1) + 0.3F;
-  activation_statistics out{features};
-  exec.reserve(activation_statistics::workspace_bytes(features));
-  out.add(exec, x.view());
-  return out;
-}
 
 matrix<double> product_of(factor_pair const& pair) { return plain_product(pair.u.view(), pair.v.view()); }
 
@@ -45,7 +35,7 @@ TEST_SUITE("factorizers") {
         CAPTURE(shape);
         CAPTURE(rows);
         auto const w = random_matrix(shape, 1);
-        auto const inputs = statistics_of(exec, shape.cols, rows);
+        auto const inputs = statistics_of(exec, shape.cols, rows, 5);
         auto const pair = factorize(exec, F{}, w.view(), inputs, std::min(shape.rows, shape.cols));
         CHECK(largest_difference(product_of(pair).view(), w.view()) <= 4e-6);
         auto const form = pivoted(exec, pair.view());
@@ -61,7 +51,7 @@ TEST_SUITE("factorizers") {
     host_executor exec{{.threads = 2}};
     for (extents const shape : shapes) {
       auto const w = random_matrix(shape, 2);
-      auto const inputs = statistics_of(exec, shape.cols, 100);
+      auto const inputs = statistics_of(exec, shape.cols, 100, 5);
       auto const basis = F{}.decompose(exec, matrix_view<float const>(w.view()), inputs);
       auto const values = basis.values();
       CHECK_NOTHROW(values.check());
@@ -77,7 +67,7 @@ TEST_SUITE("factorizers") {
     host_executor exec{{.threads = 1}};
     for (extents const shape : {extents{40, 24}, extents{24, 40}}) {
       auto const w = random_matrix(shape, 3);
-      auto const inputs = statistics_of(exec, shape.cols, 100);
+      auto const inputs = statistics_of(exec, shape.cols, 100, 5);
       F method{};
       auto const with = [&](factor_balance balance) {
         method.balance = balance;
@@ -97,7 +87,7 @@ TEST_SUITE("factorizers") {
   TEST_CASE_TEMPLATE("a matched bias keeps the mean output", F, LOWRANK_TEST_FACTORIZERS) {
     host_executor exec{{.threads = 1}};
     auto const w = random_matrix({24, 40}, 3);
-    auto const inputs = statistics_of(exec, 40, 100);
+    auto const inputs = statistics_of(exec, 40, 100, 5);
     F method{};
     method.bias = output_bias::matched;
     auto const pair = factorize(exec, method, w.view(), inputs, 5);
@@ -120,7 +110,7 @@ TEST_SUITE("factorizers") {
         CAPTURE(r);
         auto const w = random_matrix(shape, 6), x = random_matrix({30, shape.cols}, 7),
                    dy = random_matrix({30, shape.rows}, 8);
-        auto const inputs = statistics_of(exec, shape.cols, 100);
+        auto const inputs = statistics_of(exec, shape.cols, 100, 5);
         auto const pair = factorize(exec, factor::centred{}, w.view(), inputs, r);
         auto const form = pivoted(exec, pair.view());
         matrix<float> z{30, r}, y{30, shape.rows}, dx{30, shape.cols};
@@ -147,7 +137,7 @@ TEST_SUITE("threads") {
       auto const w = random_matrix(shape, 4);
       auto const with = [&](int threads) {
         host_executor exec{{.threads = threads}};
-        return factorize(exec, F{}, w.view(), statistics_of(exec, shape.cols, 60), 20);
+        return factorize(exec, F{}, w.view(), statistics_of(exec, shape.cols, 60, 5), 20);
       };
       auto const one = with(1), two = with(2), five = with(5);
       CHECK((same_bits(one.u, two.u) && same_bits(one.u, five.u)));

@@ -7,6 +7,7 @@
 #include "lowrank/adapt/nf4_checkpoint.hpp"
 #include "support/executors.hpp"
 #include "support/optimizers.hpp"
+#include "support/statistics.hpp"
 
 namespace calibrated_nf4_test {
 
@@ -16,15 +17,6 @@ using namespace lowrank;
 using namespace lowrank::adapt;
 using namespace lowrank_test;
 
-activation_statistics statistics_of(host_executor& exec, index_t features, index_t rows, std::uint64_t seed) {
-  auto x = random_matrix({rows, features}, seed);
-  for (index_t t = 0; t < rows; ++t)
-    for (index_t j = 1; j < features; ++j) x(t, j) = 0.4F * x(t, j) + 0.8F * x(t, j - 1) + 0.1F;
-  activation_statistics out{features};
-  exec.reserve(activation_statistics::workspace_bytes(features));
-  out.add(exec, x.view());
-  return out;
-}
 matrix<float> dense_of(host_executor& exec, frozen_matrix const& w) {
   exec.reserve(w.workspace_bytes());
   matrix<float> out{w.shape()};

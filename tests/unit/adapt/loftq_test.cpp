@@ -7,6 +7,7 @@
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 #include "support/optimizers.hpp"
+#include "support/statistics.hpp"
 
 namespace loftq_test {
 
@@ -16,16 +17,6 @@ using namespace lowrank;
 using namespace lowrank::adapt;
 using namespace lowrank_test;
 
-/// Rows of features that differ in scale, neighbours alike.
-activation_statistics statistics_of(host_executor& exec, index_t features, index_t rows, std::uint64_t seed) {
-  auto x = random_matrix({rows, features}, seed);
-  for (index_t t = 0; t < rows; ++t)
-    for (index_t j = 1; j < features; ++j) x(t, j) = (0.6F * x(t, j) + 0.5F * x(t, j - 1)) * (j % 4 == 0 ? 3.0F : 1.0F);
-  activation_statistics out{features};
-  exec.reserve(activation_statistics::workspace_bytes(features));
-  out.add(exec, x.view());
-  return out;
-}
 /// W - W'.
 matrix<float> lost_of(host_executor& exec, matrix<float> const& w, frozen_matrix const& kept) {
   matrix<float> out{w.shape()};

@@ -5,6 +5,7 @@
 #include "lowrank/factor/whitened.hpp"
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
+#include "support/statistics.hpp"
 
 namespace fisher_test {
 
@@ -12,17 +13,6 @@ using namespace lowrank;
 using namespace lowrank_test;
 
 namespace {
-
-/// Rows of correlated features that differ in scale.
-activation_statistics statistics_of(host_executor& exec, index_t features, index_t rows, std::uint64_t seed) {
-  auto x = random_matrix({rows, features}, seed);
-  for (index_t t = 0; t < rows; ++t)
-    for (index_t j = 1; j < features; ++j) x(t, j) = (0.6F * x(t, j) + 0.5F * x(t, j - 1)) * (j % 4 == 0 ? 2.0F : 1.0F);
-  activation_statistics out{features};
-  exec.reserve(activation_statistics::workspace_bytes(features));
-  out.add(exec, x.view());
-  return out;
-}
 
 matrix<double> damped_moment(activation_statistics const& s, double share) {
   index_t const n = s.features();

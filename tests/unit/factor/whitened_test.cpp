@@ -5,6 +5,7 @@
 #include "lowrank/factor/truncated_svd.hpp"
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
+#include "support/statistics.hpp"
 
 namespace whitened_test {
 
@@ -50,13 +51,6 @@ std::vector<problem> problems() {
   all.push_back({"18 dependent channels", random_matrix({25, 30}, 2), std::move(flat)});
   all.push_back({"weights of rank 9", with_spectrum({50, 30}, power_law(9, 0.5), 8), inputs_of(200, 30, 0, 6)});
   return all;
-}
-
-activation_statistics statistics_of(host_executor& exec, matrix_view<float const> x) {
-  activation_statistics s{x.cols};
-  exec.reserve(activation_statistics::workspace_bytes(x.cols));
-  s.add(exec, x);
-  return s;
 }
 
 /// mean ‖W x - U V x - b‖² over the rows themselves, in fp64.

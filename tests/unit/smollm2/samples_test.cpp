@@ -49,6 +49,13 @@ TEST_SUITE("adapt") {
     for (auto const& t : trials) names.insert(name(t));
     CHECK(names.size() == trials.size());
     CHECK(trials.back().embedding == "int8");  // beside NF4
+
+    adapting::settings loftq;
+    loftq.methods = {"lora", "loftq"};
+    loftq.bases = {"bf16", "nf4"};
+    std::vector<std::string> planned;
+    for (auto const& t : adapting::planned_trials(loftq)) planned.push_back(t.method + " " + t.base);
+    CHECK(planned == std::vector<std::string>{"lora bf16", "lora nf4", "loftq nf4"});
   }
 }
 

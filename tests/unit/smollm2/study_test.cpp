@@ -32,9 +32,10 @@ struct fixture {
     for (index_t i = 0; i < 2000; ++i) out.push_back(static_cast<std::int32_t>((i * i / 7 + i) % c.vocabulary));
     return out;
   }
-  [[nodiscard]] smollm2::calibrated seen(smollm2::label_source labels = smollm2::label_source::text) {
+  [[nodiscard]] smollm2::calibrated seen(smollm2::label_source labels = smollm2::label_source::text,
+                                         index_t together = 1) {
     smollm2::calibrated out{c, smollm2::looking_at::inputs_and_output_gradients};
-    out.add(exec, model, smollm2::windows{"text", text, {12, 30, 200, 100}}, labels);
+    out.add(exec, model, smollm2::windows{"text", text, {12, 30, 200, 100}}, labels, together);
     return out;
   }
 };
@@ -62,7 +63,8 @@ TEST_SUITE("smollm2") {
 
   TEST_CASE("statistics are those of the inputs and of the output gradients of the summed loss") {
     fixture f;
-    auto const seen = f.seen();
+    auto const seen = f.seen(), seen_together = f.seen(smollm2::label_source::text, 4);
+    CHECK_THROWS_AS((void)f.seen(smollm2::label_source::text, 5), lowrank::argument_error);
     smollm2::windows const text{"text", f.text, {12, 30, 200, 100}};
     llama::activations<double> memory{f.c, 1, 30, llama::pass::training};
     llama::parameters<double> model{f.c};
@@ -83,13 +85,14 @@ TEST_SUITE("smollm2") {
         add(inputs, memory.input(what, 1), 1);
         add(outputs, memory.output(what, 1), 29.0 * 29.0);  // of the sum over 29 predictions, not of their mean
       }
-      auto const known = seen.of(what, 1);
-      CHECK(known.inputs->count() == 360);
-      lowrank::matrix<double> got{shape.cols, shape.cols}, got_outputs{shape.rows, shape.rows};
-      known.inputs->second_moment(got.view());
-      known.output_gradients->second_moment(got_outputs.view());
-      CHECK(llama_test::relative_distance(got.view(), inputs.view()) < 1e-5);
-      CHECK(llama_test::relative_distance(got_outputs.view(), outputs.view()) < 1e-4);
+      for (auto const& known : {seen.of(what, 1), seen_together.of(what, 1)}) {
+        CHECK(known.inputs->count() == 360);
+        lowrank::matrix<double> got{shape.cols, shape.cols}, got_outputs{shape.rows, shape.rows};
+        known.inputs->second_moment(got.view());
+        known.output_gradients->second_moment(got_outputs.view());
+        CHECK(llama_test::relative_distance(got.view(), inputs.view()) < 1e-5);
+        CHECK(llama_test::relative_distance(got_outputs.view(), outputs.view()) < 1e-4);
+      }
     }
     CHECK(seen.by_name()("model.layers.0.mlp.up_proj.weight").inputs == seen.of(llama::role::gate, 0).inputs);
     CHECK_THROWS_AS((void)seen.by_name()("model.norm.weight"), lowrank::argument_error);
