@@ -31,18 +31,26 @@ class run {
     std::fprintf(stderr, "== loading; %zu trials, %zu results known\n", trials.size(), results_.size());
     auto model = llama::load(file_, config_);
     auto const play = read(settings_.scored), text = read(settings_.trained);
-    smollm2::windows const scored{
-        settings_.scored, play, {settings_.scored_windows, settings_.scored_length, 2048, 4096}};
+    auto const windows_of = [&](std::string const& name, std::span<std::int32_t const> tokens) {
+      return smollm2::windows{name, tokens, {settings_.scored_windows, settings_.scored_length, 2048, 4096}};
+    };
+    auto const scored = windows_of(settings_.scored, play);
+    std::map<std::string, smollm2::windows> also;
+    for (auto const& file : settings_.also_scored)
+      also.emplace(std::filesystem::path{file}.stem().string(), windows_of(file, read(file)));
     llama::activations<float> memory{config_, 1, scored.length(), llama::pass::inference};
     trial_data const data{.name = settings_.trained,
                           .text = text,
                           .scored = scored,
+                          .also_scored = also,
                           .base = smollm2::perplexity(exec_, model, scored, memory),
                           .measurements = settings_.measurements,
                           .adapters = settings_.adapters};
     frozen_bases<executor_type> bases{text, settings_.calibration_windows};
     std::printf("perplexity as published %.4f, on %ld windows of %s\n", data.base, static_cast<long>(scored.count()),
                 settings_.scored.c_str());
+    for (auto const& [name, windows] : also)
+      std::printf("  on as many of %s %.4f\n", name.c_str(), smollm2::perplexity(exec_, model, windows, memory));
     print_heading();
     std::vector<trial_result> shown;
     for (auto const& t : trials) {
@@ -136,6 +144,7 @@ void describe(CLI::App& app, settings& s) {
   app.add_option("--texts", s.texts, "folder of the plays")->check(CLI::ExistingDirectory)->capture_default_str();
   app.add_option("--train", s.trained, "text to train on")->capture_default_str();
   app.add_option("--scored", s.scored, "text that is only scored")->capture_default_str();
+  list("--also-scored", s.also_scored, "texts that are scored as well, when a trial has ended");
   app.add_option("--threads", s.threads, "0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
   app.add_option("--results", s.results, "JSON of finished trials, which are not made again");
   app.add_option("--adapters", s.adapters, "folder for the adapters; \"\" for none")->capture_default_str();
@@ -152,7 +161,9 @@ int main(int argc, char** argv) {
   adapting::describe(app, settings);
   CLI11_PARSE(app, argc, argv);
   try {
-    lowrank::require(settings.trained != settings.scored, "adapt", "must not score the text that it trains on");
+    lowrank::require(settings.trained != settings.scored &&
+                         std::ranges::find(settings.also_scored, settings.trained) == settings.also_scored.end(),
+                     "adapt", "must not score the text that it trains on");
     bool const pc = std::ranges::find(settings.methods, "pc_lora") != settings.methods.end();
     lowrank::require(!pc || settings.methods.size() == 1, "adapt",
                      "pc_lora compares with itself, not with other methods");

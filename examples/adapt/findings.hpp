@@ -14,9 +14,9 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(trial, method, base, embedding, 
                                                 steps, batch, length, rate, base_bytes, alpha, dropout, seed)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(rank_summary, mean, median, most, zero, count)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(trial_result, settings, base, before, after, best, loss, curve,
-                                                passes_seconds, optimizer_seconds, parameters, trained_bytes,
-                                                file_bytes, linear_bytes, base_bytes, adapter_bytes, gradient_bytes,
-                                                optimizer_bytes, activation_bytes, int8_share, ranks)
+                                                window_losses, also, passes_seconds, optimizer_seconds, parameters,
+                                                trained_bytes, file_bytes, linear_bytes, base_bytes, adapter_bytes,
+                                                gradient_bytes, optimizer_bytes, activation_bytes, int8_share, ranks)
 
 /// Mean, and the standard error of it, over the seeds of one combination.
 struct trial_group {
@@ -79,7 +79,7 @@ inline void print_row(trial_result const& r) {
 }
 
 /// Trials over each format of the base beside the same over bf16 (of loftq: LoRA at its own rate), by method and format: the
-/// mean ratio of perplexities, and that of bytes.
+/// mean ratio of perplexities, on further texts too, by how many nats the loss of each window has risen, and the ratio of bytes.
 [[nodiscard]] inline nlohmann::json base_comparison(std::vector<trial_result> const& all) {
   nlohmann::json out = nlohmann::json::object();
   for (auto const& r : all) {
@@ -94,11 +94,20 @@ inline void print_row(trial_result const& r) {
     auto& row = out[r.settings.method + " " + r.settings.base];
     if (row.is_null()) row = nlohmann::json::object();
     double const n = row.value("pairs", 0.0), mean = row.value("perplexity_ratio", 0.0);
+    auto also = row.value("also", nlohmann::json::object());
+    for (auto const& [text, perplexity] : r.also)
+      if (auto const other = like->also.find(text); other != like->also.end())
+        also[text] = (also.value(text, 0.0) * n + perplexity / other->second) / (n + 1);
+    auto rise = row.value("window_rise", std::vector<double>(r.window_losses.size(), 0.0));
+    for (std::size_t w = 0; w < std::min(rise.size(), like->window_losses.size()); ++w)
+      rise[w] = (rise[w] * n + r.window_losses[w] - like->window_losses[w]) / (n + 1);
     row = {{"pairs", n + 1},
            {"perplexity_ratio", (mean * n + r.after / like->after) / (n + 1)},
            {"linear_bytes_ratio", static_cast<double>(r.linear_bytes) / static_cast<double>(like->linear_bytes)},
            {"base_bytes_ratio", static_cast<double>(r.base_bytes) / static_cast<double>(like->base_bytes)},
-           {"int8_share", r.int8_share}};
+           {"int8_share", r.int8_share},
+           {"window_rise", rise},
+           {"also", also}};
   }
   return out;
 }

@@ -55,6 +55,7 @@ struct trial {
 struct settings {
   std::string model{"build/data/SmolLM2-135M-Instruct.Q4_1.gguf"}, texts{"build/data"};
   std::string scored{"hamlet_gut.txt"}, trained{"othello_gut.txt"};
+  std::vector<std::string> also_scored;  ///< texts that are scored when a trial has ended
   std::string html{"build/adapt/report.html"}, report, adapters{"build/adapt/adapters"};
   std::string results;  ///< JSON of finished trials, which are not made again
   int threads{0};
@@ -92,24 +93,29 @@ struct settings {
   void make_study() {
     methods = std::vector<std::string>{"lora", "rslora",    "lora_plus",           "olora", "lora_xs", "mora",
                                        "nola", "deep_lora", "deep_lora_compressed"};
-    ranks = std::vector<index_t>{4, 8, 16, 32, 64};
+    ranks = std::vector<index_t>{4, 16, 64};
     samples = std::vector<index_t>{16};
     seeds = std::vector<std::uint64_t>{1, 2, 3};
-    steps = 80;
-    length = 64;
+    steps = 40;
+    scored_windows = 4;
     measurements = 2;
     results = "build/adapt/study.json";
   }
 };
 
-/// The learning rate with AdamW that a method is tried with unless another is asked for.
-[[nodiscard]] inline double usual_rate(std::string const& method) {
-  if (method == "lora_plus" || method == "olora") return 3e-4;
-  if (method == "rslora") return 5e-4;
-  if (method == "lora_xs") return 3e-3;
-  if (method == "nola") return 5e-3;
-  if (method == "deep_lora_compressed") return 1e-2;
-  return 1e-3;
+/// The learning rate with AdamW that a method is tried with unless another is asked for. Few samples are soon known by heart:
+/// they want a lower one.
+[[nodiscard]] inline double usual_rate(std::string_view method, index_t samples) {
+  auto const of_many = [&] {
+    if (method == "lora_plus" || method == "olora") return 3e-4;
+    if (method == "rslora") return 5e-4;
+    if (method == "lora_xs") return 3e-3;
+    if (method == "nola") return 5e-3;
+    if (method == "deep_lora_compressed") return 1e-2;
+    return 1e-3;
+  };
+  if (samples > 16) return of_many();
+  return (method.starts_with("deep_lora") ? 0.5 : 0.3) * of_many();
 }
 
 /// Every combination, once. LoftQ over a base that has lost nothing is LoRA.
@@ -121,7 +127,7 @@ struct settings {
         for (auto const& rule : s.rules)
           for (auto const seed : s.seeds)
             for (auto const& method : s.methods)
-              for (double const rate : s.rates.empty() ? std::vector{usual_rate(method)} : s.rates) {
+              for (double const rate : s.rates.empty() ? std::vector{usual_rate(method, samples)} : s.rates) {
                 trial t;
                 t.method = method == "loftq" && !is_rounded(base) ? "lora" : method;
                 t.base = base;

@@ -2,6 +2,8 @@
 /// One trial: adapters on a frozen model, trained on a few samples and measured on another text.
 #pragma once
 
+#include <map>
+
 #include "adapter_files.hpp"
 #include "frozen_base.hpp"
 #include "learned_ranks.hpp"
@@ -20,6 +22,8 @@ struct trial_result {
       best{};     ///< perplexity: of the model as published, with new adapters, with trained ones
   double loss{};  ///< mean of the last quarter of the steps
   std::vector<std::pair<double, double>> curve;  ///< step, perplexity
+  std::vector<double> window_losses;             ///< with trained adapters, in nats a token
+  std::map<std::string, double> also;            ///< perplexity with trained adapters on further texts
   double passes_seconds{}, optimizer_seconds{};
   index_t parameters{}, trained_bytes{}, file_bytes{};
   index_t linear_bytes{}, base_bytes{};  ///< of the frozen linear weights, of the whole frozen model
@@ -38,19 +42,21 @@ struct trial_data {
   std::string name;                    ///< of the text to train on
   std::span<std::int32_t const> text;  ///< its tokens
   smollm2::windows const& scored;
+  std::map<std::string, smollm2::windows> const& also_scored;
   double base{};  ///< perplexity of the model as it is
   index_t measurements{4};
   std::filesystem::path adapters;  ///< empty: no files
 };
 
-/// exp of the mean loss over windows.
+/// Mean negative log-likelihood of each window.
 template <class Executor, class Adapters>
-[[nodiscard]] double adapted_perplexity(Executor& exec, llama::parameters<float> const& model, Adapters& adapters,
-                                        smollm2::windows const& text, llama::activations<float>& memory) {
-  double sum = 0;
+[[nodiscard]] std::vector<double> adapted_losses(Executor& exec, llama::parameters<float> const& model,
+                                                 Adapters& adapters, smollm2::windows const& text,
+                                                 llama::activations<float>& memory) {
+  std::vector<double> out;
   for (index_t w = 0; w < text.count(); ++w)
-    sum += llama::mean_loss(exec, model, text.batch(w, w + 1), memory, adapters);
-  return std::exp(sum / static_cast<double>(text.count()));
+    out.push_back(llama::mean_loss(exec, model, text.batch(w, w + 1), memory, adapters));
+  return out;
 }
 
 /// The optimizer of each trained matrix: the rule by its name, the learning rate times the tensor's own factor.
@@ -150,7 +156,8 @@ template <class Executor>
 
   auto const measure = [&] {
     set.begin({.mode = adapt::pass::evaluation});
-    return adapted_perplexity(exec, model, set, data.scored, reading);
+    out.window_losses = adapted_losses(exec, model, set, data.scored, reading);
+    return std::exp(smollm2::mean(out.window_losses));
   };
   out.before = out.best = measure();
   out.curve.emplace_back(0.0, out.before);
@@ -177,6 +184,9 @@ template <class Executor>
       out.curve.emplace_back(static_cast<double>(step + 1), out.after);
     }
   }
+  set.begin({.mode = adapt::pass::evaluation});
+  for (auto const& [text, windows] : data.also_scored)
+    out.also.emplace(text, std::exp(smollm2::mean(adapted_losses(exec, model, set, windows, reading))));
   out.ranks = learned_ranks(exec, set, published);
   if (!data.adapters.empty()) out.file_bytes = save_adapters(exec, data.adapters / name(t), t, set);
   return out;
