@@ -87,11 +87,6 @@ galore_adamw galore(index_t rank = 8) {
   return out;
 }
 
-template <class F>
-[[nodiscard]] std::string refusal(F const& f) {
-  return message_of<error>(f);
-}
-
 }  // namespace
 
 TEST_CASE("loaded into a fresh state, a run goes on bit for bit") {
@@ -140,14 +135,14 @@ TEST_CASE("what does not fit is refused, and the state keeps its bits") {
   run<galore_adamw> other{m, galore(6)};
   other.step(0);
   auto const before = other.bytes();
-  CHECK(refusal([&] { other.load(folder / "c"); }).find("the saved state is of another kind: \"w.") !=
+  CHECK(message_of<error>([&] { other.load(folder / "c"); }).find("the saved state is of another kind: \"w.") !=
         std::string::npos);
   CHECK(other.bytes() == before);
   auto damaged = content_of(folder / "c");
   damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] + 1);
   write_content(folder / "damaged", damaged);
   auto const mine = a.bytes();
-  CHECK(refusal([&] { a.load(folder / "damaged"); }).find("the file is damaged") != std::string::npos);
+  CHECK(message_of<error>([&] { a.load(folder / "damaged"); }).find("the file is damaged") != std::string::npos);
   CHECK(a.bytes() == mine);
 }
 

@@ -7,6 +7,7 @@
 
 #include "device/device_machine.cuh"
 #include "softgpu/softgpu.hpp"
+#include "support/messages.hpp"
 
 using namespace lowrank;
 using softgpu::test::failing_call;
@@ -65,13 +66,6 @@ struct trained {
   }
 };
 
-template <class F>
-[[nodiscard]] std::string refusal(F const& f) {
-  try {
-    f();
-  } catch (error const& e) { return e.what(); }
-  return "nothing was refused";
-}
 /// Code and text of a cuda_error; 0 where there was none.
 template <class F>
 [[nodiscard]] std::pair<int, std::string> cuda_refusal(F const& f) {
@@ -103,7 +97,7 @@ TEST_CASE("pointers that cannot be meant are refused before anything is launched
       wide gradients = t.gradients();
       if (w != nullptr) weights.data = static_cast<bf16*>(const_cast<void*>(w));
       if (g != nullptr) gradients.data = static_cast<float const*>(g);
-      return refusal([&] { t.step(weights, gradients); });
+      return message_of<error>([&] { t.step(weights, gradients); });
     };
     auto const* const own_weight = reinterpret_cast<std::byte const*>(t.weight.data());
     auto const* const own_gradient = reinterpret_cast<std::byte const*>(t.gradient.data());
@@ -113,8 +107,8 @@ TEST_CASE("pointers that cannot be meant are refused before anything is launched
     no_weight.data = nullptr;
     wide no_gradient = t.gradients();
     no_gradient.data = nullptr;
-    CHECK(says(refusal([&] { t.step(no_weight, t.gradients()); }), "step: the weight has no memory"));
-    CHECK(says(refusal([&] { t.step(t.weights(), no_gradient); }), "step: the gradient has no memory"));
+    CHECK(says(message_of<error>([&] { t.step(no_weight, t.gradients()); }), "step: the weight has no memory"));
+    CHECK(says(message_of<error>([&] { t.step(t.weights(), no_gradient); }), "step: the gradient has no memory"));
 
     std::vector<float> on_host(static_cast<std::size_t>(t.shape.size()));
     CHECK(says(with(on_host.data(), nullptr), "step: the weight must be memory of a CUDA device; no device knows"));
@@ -145,7 +139,7 @@ TEST_CASE("memory of another device is refused, managed memory is anybody's") {
   auto const asked = [&](cudaMemoryType type, int device) {
     cudaPointerAttributes found{};
     found.type = type, found.device = device;
-    return refusal([&] { detail::require_memory_of(1, found, &here, "step", "the weight"); });
+    return message_of<error>([&] { detail::require_memory_of(1, found, &here, "step", "the weight"); });
   };
   CHECK(says(asked(cudaMemoryTypeDevice, 0), "the weight must be memory of device 1; that at 0x"));
   CHECK(says(asked(cudaMemoryTypeDevice, 0), " is of device 0"));
@@ -154,10 +148,12 @@ TEST_CASE("memory of another device is refused, managed memory is anybody's") {
 }
 
 TEST_CASE("an executor that cannot be made says why and keeps nothing") {
-  CHECK(says(refusal([] { cuda_executor exec{{.library_bytes = 1 << 20}}; }), "library_bytes must be at least"));
-  CHECK(says(refusal([] { cuda_executor exec{{.scratch_bytes = -1}}; }), "scratch_bytes must not be negative"));
+  CHECK(says(message_of<error>([] { cuda_executor exec{{.library_bytes = 1 << 20}}; }),
+             "library_bytes must be at least"));
+  CHECK(
+      says(message_of<error>([] { cuda_executor exec{{.scratch_bytes = -1}}; }), "scratch_bytes must not be negative"));
   std::vector<std::byte> on_host(4096);
-  CHECK(says(refusal([&] { cuda_executor exec{{.scratch_bytes = 64, .scratch = on_host.data()}}; }),
+  CHECK(says(message_of<error>([&] { cuda_executor exec{{.scratch_bytes = 64, .scratch = on_host.data()}}; }),
              "cuda_executor: scratch must be memory of a CUDA device"));
   if (!softgpu::test::present()) return;  // a real device fails when it likes
 

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "device/device_machine.cuh"
+#include "support/messages.hpp"
 
 using namespace lowrank;
 
@@ -49,14 +50,6 @@ void launch_nothing(cuda_executor& exec) {
   exec.single([] LOWRANK_DEVICE {});
 }
 
-template <class F>
-[[nodiscard]] std::string refusal(F const& f) {
-  try {
-    f();
-  } catch (error const& e) { return e.what(); }
-  return "nothing was refused";
-}
-
 }  // namespace
 
 TEST_CASE("two devices") {
@@ -97,12 +90,13 @@ TEST_CASE("two devices") {
     {
       trained second;
       auto const own = second.values();
-      auto const text = refusal([&] { second.step(first.weights()); });
+      auto const text = message_of<error>([&] { second.step(first.weights()); });
       CHECK_MESSAGE(text.find("step: the weight must be memory of device 1; that at 0x") != std::string::npos, text);
       CHECK(text.find(" is of device 0") != std::string::npos);
-      CHECK(refusal([&] { first.step(); }).find("the executor runs on device 0, current is device 1") !=
+      CHECK(message_of<error>([&] { first.step(); }).find("the executor runs on device 0, current is device 1") !=
             std::string::npos);
-      CHECK(refusal([&] { launch_nothing(first.m.exec); }).find("cudaErrorInvalidResourceHandle") != std::string::npos);
+      CHECK(message_of<error>([&] { launch_nothing(first.m.exec); }).find("cudaErrorInvalidResourceHandle") !=
+            std::string::npos);
       CHECK(second.values() == own);
       for (int k = 0; k < 3; ++k) second.step();
       CHECK(second.values() == alone);

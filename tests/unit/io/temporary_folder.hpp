@@ -11,6 +11,8 @@
 #include <string>
 #include <string_view>
 
+#include "support/messages.hpp"
+
 class temporary_folder {
  public:
   temporary_folder() {
@@ -48,13 +50,4 @@ inline std::string file_of(std::string_view header, std::string_view data) {
   std::string file(8, '\0');
   for (std::size_t i = 0; i < 8; ++i) file[i] = static_cast<char>(header.size() >> (8 * i) & 0xFFU);
   return file.append(header).append(data);
-}
-
-// What an expression throws says: the message, or "" if nothing of type Error was thrown.
-template <class Error, class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (Error const& e) { return e.what(); }
-  return "";
 }
