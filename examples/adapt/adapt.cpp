@@ -126,8 +126,9 @@ void describe(CLI::App& app, settings& s) {
   app.add_option("--pc-model", s.pc_model, "of pc_lora: smollm2, or the demo's model of bytes")
       ->check(CLI::IsMember({"smollm2", "demo"}))
       ->capture_default_str();
-  app.add_option("--pc-demo", s.pc_demo, "folder of the demo's model, trained first where it is missing")
-      ->capture_default_str();
+  app.add_option(
+      "--pc-demo", s.pc_demo,
+      "folder of the demo's model, trained first where it is missing; by default one for each number of steps");
   app.add_option("--pc-demo-steps", s.pc_demo_steps)->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--pc-layers", s.pc_layers, "of pc_lora: only so many of the last layers; 0: all")
       ->check(CLI::Range(0, 1000))

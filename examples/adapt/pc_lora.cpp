@@ -48,12 +48,12 @@ struct subject {
           read(s.scored)};
 }
 
-/// The demo's model: bytes of plays, trained here unless `s.pc_demo` has it already. The last tenth of the text scores.
+/// The demo's model: bytes of plays, trained here unless its folder has it already. The last tenth of the text scores.
 [[nodiscard]] subject demo_model(executor_type& exec, settings const& s) {
   llama::corpus const text{llama::read_bytes((std::filesystem::path{s.texts} / "shakespeare.txt").string())};
   subject out{llama::parameters<float>{llama::config{}}, bytes_of(text.training()), bytes_of(text.validation())};
-  if (std::filesystem::exists(std::filesystem::path{s.pc_demo} / "model.safetensors")) {
-    llama::hugging_face_folder const folder{s.pc_demo};
+  if (std::filesystem::exists(std::filesystem::path{s.pc_demo_folder()} / "model.safetensors")) {
+    llama::hugging_face_folder const folder{s.pc_demo_folder()};
     out.model = llama::load(folder, llama::config_of(folder, out.model.config().sequence));
     return out;
   }
@@ -85,7 +85,7 @@ struct subject {
     bar.show(step + 1, loss, static_cast<double>((step + 1) * batch * c.sequence) / seconds,
              seconds / static_cast<double>(step + 1) * static_cast<double>(steps - step - 1));
   }
-  llama::save(s.pc_demo, out.model);
+  llama::save(s.pc_demo_folder(), out.model);
   return out;
 }
 

@@ -2,6 +2,8 @@
 /// The page of a run of PC-LoRA: a table of all trials, and how each way comes down.
 #pragma once
 
+#include <limits>
+
 #include "llama/demo_page.hpp"
 #include "llama/page_head.hpp"
 #include "pc_lora_trial.hpp"
@@ -40,6 +42,14 @@ inline void write_pc_trials(std::ostream& out, std::vector<pc_result> const& all
   out << "</table></div>";
 }
 
+/// A logarithmic axis where one curve is far above another.
+[[nodiscard]] inline std::string perplexity_axis(std::vector<llama::curve> const& curves) {
+  double least = std::numeric_limits<double>::max(), most = 0;
+  for (auto const& c : curves)
+    for (auto const& [x, y] : c.points) least = std::min(least, y), most = std::max(most, y);
+  return most > 5 * least ? "set logscale y\n" : "";
+}
+
 }  // namespace detail
 
 inline void write_pc_page(std::filesystem::path const& page, settings const& s, std::vector<pc_result> const& all) {
@@ -56,11 +66,12 @@ inline void write_pc_page(std::filesystem::path const& page, settings const& s, 
   std::vector<llama::detail::figure> figures{
       {"Held-out perplexity of the pairs and what is left of the base while training, rank " +
            std::to_string(all.front().settings.rank) + ", first seed",
-       llama::plot(llama::draw({"step", "perplexity, held out", "set logscale y\n"}, training), folder, "pc-steps")}};
+       llama::plot(llama::draw({"step", "perplexity, held out", detail::perplexity_axis(training)}, training), folder,
+                   "pc-steps")}};
   if (s.ranks.size() > 1)
-    figures.push_back(
-        {"Held-out perplexity of the finished pairs against their rank, first seed",
-         llama::plot(llama::draw({"rank", "perplexity, held out", "set logscale y\n"}, ranks), folder, "pc-ranks")});
+    figures.push_back({"Held-out perplexity of the finished pairs against their rank, first seed",
+                       llama::plot(llama::draw({"rank", "perplexity, held out", detail::perplexity_axis(ranks)}, ranks),
+                                   folder, "pc-ranks")});
   std::ofstream out{page};
   llama::write_page_head(out, "lowrank: PC-LoRA", "Matrices that become narrow pairs");
   out << "<p>" << (s.pc_model == "demo" ? "The demo's model of bytes" : "SmolLM2-135M") << "; "

@@ -74,10 +74,15 @@ struct settings {
   index_t calibration_windows{96};  ///< of 256 tokens of the text to train on
 
   // PC-LoRA, which replaces the model's matrices instead of adding to them.
-  std::string pc_model{"smollm2"};          ///< or "demo": the demo's, on bytes
-  std::string pc_demo{"build/adapt/demo"};  ///< folder of that model, which is trained where it is missing
+  std::string pc_model{"smollm2"};  ///< or "demo": the demo's, on bytes
+  std::string pc_demo;              ///< folder of that model, which is trained where it is missing
   index_t pc_demo_steps{400}, pc_layers{0};
   double pc_share{0.2};  ///< of the task in the loss
+
+  /// A model trained for another number of steps is another model.
+  [[nodiscard]] std::string pc_demo_folder() const {
+    return pc_demo.empty() ? "build/adapt/demo-" + std::to_string(pc_demo_steps) : pc_demo;
+  }
 
   /// Five minutes.
   void make_quick() {
