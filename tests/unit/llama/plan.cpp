@@ -6,6 +6,7 @@
 
 #include "../../../examples/llama/layerwise/layer_passes.hpp"
 #include "../../../examples/llama/plan.hpp"
+#include "support/messages.hpp"
 
 namespace plan_test {
 
@@ -21,14 +22,6 @@ double in_gib(index_t bytes) { return static_cast<double>(bytes) / gib; }
 /// A table with two or three digits after the point, rounded or cut.
 bool is_about(index_t bytes, double tabled, double last_digit) {
   return std::abs(in_gib(bytes) - tabled) <= last_digit;
-}
-
-template <class Error, class F>
-std::string refusal(F&& f) {
-  try {
-    f();
-  } catch (Error const& e) { return e.what(); }
-  return "";
 }
 
 TEST_SUITE_BEGIN("llama plan");
@@ -185,7 +178,7 @@ TEST_CASE("activations and gradients say what they take before they take it") {
 
 TEST_CASE("what cannot be planned is refused") {
   auto const refused = [](plan_settings const& s) {
-    return refusal<lowrank::error>([&] { std::ignore = plan_of(s); });
+    return message_of<lowrank::error>([&] { std::ignore = plan_of(s); });
   };
   CHECK(refused({.model = "llama-8b"}).find("known are llama-60m, llama-130m") != std::string::npos);
   CHECK(refused({.optimizer = "adam_8bit"}).find("known are adamw, adamw_8bit") != std::string::npos);
