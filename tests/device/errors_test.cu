@@ -143,8 +143,8 @@ TEST_CASE("memory of another device is refused, managed memory is anybody's") {
   };
   CHECK(says(asked(cudaMemoryTypeDevice, 0), "the weight must be memory of device 1; that at 0x"));
   CHECK(says(asked(cudaMemoryTypeDevice, 0), " is of device 0"));
-  CHECK(asked(cudaMemoryTypeDevice, 1) == "nothing was refused");
-  CHECK(asked(cudaMemoryTypeManaged, 0) == "nothing was refused");
+  CHECK(asked(cudaMemoryTypeDevice, 1).empty());
+  CHECK(asked(cudaMemoryTypeManaged, 0).empty());
 }
 
 TEST_CASE("an executor that cannot be made says why and keeps nothing") {
