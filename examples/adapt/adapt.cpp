@@ -97,7 +97,8 @@ void describe(CLI::App& app, settings& s) {
   };
   std::vector<std::string> with_pc_lora(method_names.begin(), method_names.end());
   with_pc_lora.emplace_back("pc_lora");
-  list("--method", s.methods, "how; lists are compared. pc_lora alone: matrices become narrow pairs")
+  list("--method", s.methods,
+       "how; lists are compared. loftq over fp32 or bf16 is lora. pc_lora alone: matrices become narrow pairs")
       ->check(CLI::IsMember(with_pc_lora));
   list("--ranks", s.ranks, "of the adapters")->check(CLI::Range(1, 192));
   list("--base", s.bases,

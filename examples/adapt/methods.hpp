@@ -82,10 +82,7 @@ template <class Executor>
                                        adapter_key(t, i))});
       continue;
     }
-    lowrank::matrix<float> lost{w.shape()};
-    exec.reserve(rounded.workspace_bytes());
-    rounded.dense(exec, lost.view());
-    for (index_t e = 0; e < w.size(); ++e) lost.data()[e] = w.data[e] - lost.data()[e];
+    auto lost = adapt::rounding_error(exec, w, rounded);
     out.set(p.what, p.layer, any_adapter{adapt::make_adapter<float>(exec, nearest, lost.view(), adapter_key(t, i))});
   }
   return out;

@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "lowrank/adapt/frozen_matrix.hpp"
+#include "lowrank/adapt/rounding_error.hpp"
 #include "lowrank/quant/gptq.hpp"
 #include "lowrank/spectrum/statistics.hpp"
 
@@ -53,14 +53,10 @@ template <std::derived_from<host_executor> E>
   require<state_error>(output_gradients.count() > 0, caller, "needs statistics of output gradients");
   matrix<double> moment{w.cols, w.cols};
   inputs.second_moment(moment.view());
-  matrix<float> metric{moment.shape()}, difference{w.shape()}, turned{w.shape()};
+  auto const difference = rounding_error(exec, w, kept);
+  matrix<float> metric{moment.shape()}, turned{w.shape()};
   convert(exec, matrix_view<double const>(moment.view()), metric.view());
-  exec.reserve(kept.workspace_bytes());
-  kept.dense(exec, difference.view());
-  for (index_t i = 0; i < w.rows; ++i)
-    for (index_t j = 0; j < w.cols; ++j) difference(i, j) = w(i, j) - difference(i, j);
-  multiply(exec, 1.0F, matrix_view<float const>(difference.view()), matrix_view<float const>(metric.view()), 0.0F,
-           turned.view());
+  multiply(exec, 1.0F, difference.view(), matrix_view<float const>(metric.view()), 0.0F, turned.view());
   double sum = 0;
   for (index_t i = 0; i < w.rows; ++i) {
     double row = 0;

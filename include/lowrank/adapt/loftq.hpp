@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "lowrank/adapt/frozen_matrix.hpp"
 #include "lowrank/adapt/lora.hpp"
+#include "lowrank/adapt/rounding_error.hpp"
 #include "lowrank/factor/fisher.hpp"
 
 namespace lowrank::adapt {
@@ -28,14 +28,10 @@ template <std::derived_from<host_executor> E>
                        kept.shape());
   lora_adapter<float> out{settings, w.shape(), key};
   out.draw(exec);
-  matrix<float> lost{w.shape()};
-  exec.reserve(kept.workspace_bytes());
-  kept.dense(exec, lost.view());
-  for (index_t i = 0; i < w.rows; ++i)
-    for (index_t j = 0; j < w.cols; ++j) lost(i, j) = w(i, j) - lost(i, j);
+  auto const lost = rounding_error(exec, w, kept);
   index_t const r = settings.rank;
-  auto const basis = method.decompose(exec, std::as_const(lost).view(), inputs, output_gradients, r);
-  auto const pair = factors(exec, method, basis, std::as_const(lost).view(), inputs, r);
+  auto const basis = method.decompose(exec, lost.view(), inputs, output_gradients, r);
+  auto const pair = factors(exec, method, basis, lost.view(), inputs, r);
   float const part = 1 / std::sqrt(settings.scale_value());
   auto const [a, b] = out.tensors();
   for (index_t k = 0; k < r; ++k) {

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include "lowrank/adapt/extract.hpp"
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
@@ -96,6 +98,9 @@ TEST_SUITE("loftq") {
     CHECK_THROWS_AS(made(2, kept, outputs, inputs), shape_error);
     CHECK_THROWS_AS(made(2, kept, activation_statistics{9}, outputs), state_error);
     CHECK_THROWS_AS(made(2, kept, inputs, activation_statistics{6}), state_error);
+    auto bad = copy_of(w.view());
+    bad(3, 4) = std::numeric_limits<float>::infinity();
+    CHECK_THROWS_AS((void)loftq(exec, {.rank = 2}, bad.view(), kept, inputs, outputs), argument_error);
   }
 }
 
