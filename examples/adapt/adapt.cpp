@@ -165,7 +165,7 @@ int main(int argc, char** argv) {
   try {
     lowrank::require(settings.trained != settings.scored &&
                          std::ranges::find(settings.also_scored, settings.trained) == settings.also_scored.end(),
-                     "adapt", "must not score the text that it trains on");
+                     "adapt", "must not score the text that it trains on, ", settings.trained);
     bool const pc = std::ranges::find(settings.methods, "pc_lora") != settings.methods.end();
     lowrank::require(!pc || settings.methods.size() == 1, "adapt",
                      "pc_lora compares with itself, not with other methods");
