@@ -27,12 +27,13 @@ class run {
   void all() {
     auto const trials = planned_trials(settings_);
     for (auto const& t : trials) with_settings(t, [](auto const&) {});
-    results_ = known_results(settings_.results);
+    results_ = known_results(settings_.results, settings_);
     std::fprintf(stderr, "== loading; %zu trials, %zu results known\n", trials.size(), results_.size());
     auto model = llama::load(file_, config_);
     auto const play = read(settings_.scored), text = read(settings_.trained);
     auto const windows_of = [&](std::string const& name, std::span<std::int32_t const> tokens) {
-      return smollm2::windows{name, tokens, {settings_.scored_windows, settings_.scored_length, 2048, 4096}};
+      return smollm2::windows{
+          name, tokens, {settings_.scored_windows, settings_.scored_length, 2048, settings_.scored_stride}};
     };
     auto const scored = windows_of(settings_.scored, play);
     std::map<std::string, smollm2::windows> also;
@@ -46,7 +47,12 @@ class run {
                           .base = smollm2::perplexity(exec_, model, scored, memory),
                           .measurements = settings_.measurements,
                           .adapters = settings_.adapters};
-    frozen_bases<executor_type> bases{text, settings_.calibration_windows};
+    std::vector<std::int32_t> seen;
+    for (auto const& file : settings_.calibration_texts) {
+      auto const more = read(file);
+      seen.insert(seen.end(), more.begin(), more.end());
+    }
+    frozen_bases<executor_type> bases{seen.empty() ? text : seen, settings_.calibration_windows};
     std::printf("perplexity as published %.4f, on %ld windows of %s\n", data.base, static_cast<long>(scored.count()),
                 settings_.scored.c_str());
     for (auto const& [name, windows] : also)
@@ -106,10 +112,10 @@ void describe(CLI::App& app, settings& s) {
        "nf4_mixed: "
        "also INT8 where it gains most")
       ->check(bases);
-  app.add_option("--base-bytes", s.base_bytes, "of nf4_mixed: share of the bytes of the whole model in bf16")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  app.add_option("--calibration-windows", s.calibration_windows, "of 256 tokens, for nf4_gptq and nf4_mixed")
+  list("--base-bytes", s.base_bytes, "of nf4_mixed: share of the bytes of the whole model in bf16")
+      ->check(CLI::Range(0.0, 1.0));
+  list("--calibration-texts", s.calibration_texts, "for nf4_gptq and nf4_mixed; by default the one to train on");
+  app.add_option("--calibration-windows", s.calibration_windows, "of 256 tokens, spread over those texts")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_option("--embedding", s.embedding, "format of the embedding; that of the base, INT8 beside NF4")
@@ -137,7 +143,10 @@ void describe(CLI::App& app, settings& s) {
   app.add_option("--pc-task", s.pc_share, "of pc_lora: share of the task in the loss; the rest is the teacher's")
       ->check(CLI::Range(0.0, 0.999))
       ->capture_default_str();
-  app.add_option("--scored-windows", s.scored_windows)->check(CLI::Range(1, 12))->capture_default_str();
+  app.add_option("--scored-windows", s.scored_windows)->check(CLI::Range(1, 1000))->capture_default_str();
+  app.add_option("--scored-stride", s.scored_stride, "tokens from one scored window to the next")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
   app.add_option("--scored-length", s.scored_length)->check(CLI::Range(2, 512))->capture_default_str();
   app.add_option("--measurements", s.measurements, "of held-out perplexity in a trial")
       ->check(CLI::Range(1, 1000))
@@ -163,9 +172,13 @@ int main(int argc, char** argv) {
   adapting::describe(app, settings);
   CLI11_PARSE(app, argc, argv);
   try {
-    lowrank::require(settings.trained != settings.scored &&
-                         std::ranges::find(settings.also_scored, settings.trained) == settings.also_scored.end(),
-                     "adapt", "must not score the text that it trains on, ", settings.trained);
+    auto const is_scored = [&](std::string const& text) {
+      return text == settings.scored || std::ranges::find(settings.also_scored, text) != settings.also_scored.end();
+    };
+    lowrank::require(!is_scored(settings.trained), "adapt", "must not score the text that it trains on, ",
+                     settings.trained);
+    for (auto const& text : settings.calibration_texts)
+      lowrank::require(!is_scored(text), "adapt", "must not score a text that it calibrates on, ", text);
     bool const pc = std::ranges::find(settings.methods, "pc_lora") != settings.methods.end();
     lowrank::require(!pc || settings.methods.size() == 1, "adapt",
                      "pc_lora compares with itself, not with other methods");

@@ -10,8 +10,8 @@
 
 namespace adapting {
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(trial, method, base, embedding, rule, rule_options, rank, samples,
-                                                steps, batch, length, rate, base_bytes, alpha, dropout, seed)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(trial, method, base, embedding, calibration, rule, rule_options, rank,
+                                                samples, steps, batch, length, rate, base_bytes, alpha, dropout, seed)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(rank_summary, mean, median, most, zero, count)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(trial_result, settings, base, before, after, best, loss, curve,
                                                 window_losses, also, passes_seconds, optimizer_seconds, parameters,
@@ -67,21 +67,36 @@ inline void print_row(trial_result const& r) {
   std::fflush(stdout);
 }
 
+/// What results can only be compared under.
+[[nodiscard]] inline nlohmann::json scoring_of(settings const& s) {
+  return {{"trained", s.trained},
+          {"scored", s.scored},
+          {"also_scored", s.also_scored},
+          {"scored_windows", s.scored_windows},
+          {"scored_length", s.scored_length},
+          {"scored_stride", s.scored_stride}};
+}
+
 /// The trials that a file holds; none where there is no file.
-[[nodiscard]] inline std::vector<trial_result> known_results(std::string const& path) {
+/// Throws: io_error for a file that cannot be read, argument_error for trials that were scored in another way.
+[[nodiscard]] inline std::vector<trial_result> known_results(std::string const& path, settings const& s) {
   if (path.empty() || !std::filesystem::exists(path)) return {};
   std::ifstream in{path};
   try {
-    return nlohmann::json::parse(in).at("trials").get<std::vector<trial_result>>();
+    auto const file = nlohmann::json::parse(in);
+    for (auto const& [key, value] : scoring_of(s).items())
+      lowrank::require(file.value(key, nlohmann::json{}) == value, "adapting::known_results", path, " has ", key, " ",
+                       file.value(key, nlohmann::json{}).dump(), ", asked for ", value.dump());
+    return file.at("trials").get<std::vector<trial_result>>();
   } catch (nlohmann::json::exception const& e) {
     throw lowrank::io_error{"adapting::known_results: " + path + ": " + e.what()};
   }
 }
 
-/// Trials over each format of the base beside the same over bf16 (of loftq: LoRA at its own rate), by method and format: the
-/// mean ratio of perplexities, on further texts too, by how many nats the loss of each window has risen, and the ratio of bytes.
+/// Trials over each format of the base beside the same over bf16 (of loftq: LoRA at its own rate), by method, rank and format,
+/// and of nf4_mixed the bytes asked for: the mean ratio of perplexities, on further texts too, by how many nats the loss of each window has risen, and the ratio of bytes.
 [[nodiscard]] inline nlohmann::json base_comparison(std::vector<trial_result> const& all) {
-  nlohmann::json out = nlohmann::json::object();
+  std::map<std::string, nlohmann::json> rows;
   for (auto const& r : all) {
     if (r.settings.base == "bf16") continue;
     auto const like = std::ranges::find_if(all, [&](trial_result const& other) {
@@ -91,7 +106,10 @@ inline void print_row(trial_result const& r) {
       return name(other.settings) == name(key);
     });
     if (like == all.end()) continue;
-    auto& row = out[r.settings.method + " " + r.settings.base];
+    auto const& t = r.settings;
+    std::string id = t.method + " " + std::to_string(t.rank) + " " + t.base;
+    if (t.base == "nf4_mixed") id += " " + llama::decimal(t.base_bytes, 3);
+    auto& row = rows[id];
     if (row.is_null()) row = nlohmann::json::object();
     double const n = row.value("pairs", 0.0), mean = row.value("perplexity_ratio", 0.0);
     auto also = row.value("also", nlohmann::json::object());
@@ -101,7 +119,8 @@ inline void print_row(trial_result const& r) {
     auto rise = row.value("window_rise", std::vector<double>(r.window_losses.size(), 0.0));
     for (std::size_t w = 0; w < std::min(rise.size(), like->window_losses.size()); ++w)
       rise[w] = (rise[w] * n + r.window_losses[w] - like->window_losses[w]) / (n + 1);
-    row = {{"pairs", n + 1},
+    row = {{"name", id},
+           {"pairs", n + 1},
            {"perplexity_ratio", (mean * n + r.after / like->after) / (n + 1)},
            {"linear_bytes_ratio", static_cast<double>(r.linear_bytes) / static_cast<double>(like->linear_bytes)},
            {"base_bytes_ratio", static_cast<double>(r.base_bytes) / static_cast<double>(like->base_bytes)},
@@ -109,6 +128,8 @@ inline void print_row(trial_result const& r) {
            {"window_rise", rise},
            {"also", also}};
   }
+  auto out = nlohmann::json::array();
+  for (auto& [id, row] : rows) out.push_back(std::move(row));
   return out;
 }
 
@@ -119,12 +140,9 @@ inline void print_row(trial_result const& r) {
   nlohmann::json out{{"machine", llama::processor_name()},
                      {"cores", std::thread::hardware_concurrency()},
                      {"date", date},
-                     {"trained", s.trained},
-                     {"scored", s.scored},
-                     {"scored_windows", s.scored_windows},
-                     {"scored_length", s.scored_length},
                      {"trials", all},
                      {"over_bf16", base_comparison(all)}};
+  out.update(scoring_of(s));
   for (auto const& g : grouped(all)) {
     auto const after = [](auto const& r) { return r.after; };
     out["groups"].push_back({{"id", name(g.settings)},

@@ -8,6 +8,7 @@
 #include "llama/frozen_model.hpp"
 #include "lowrank/adapt/calibrated_nf4.hpp"
 #include "lowrank/adapt/format_choice.hpp"
+#include "lowrank/adapt/loftq.hpp"
 #include "settings.hpp"
 #include "smollm2/calibrate.hpp"
 
@@ -17,11 +18,13 @@ namespace adapt = lowrank::adapt;
 
 /// Bases by name: one of `frozen_format`, or
 /// nf4_gptq: NF4, codes and scales chosen for the inputs that the matrices have on the calibration text;
-/// nf4_mixed: the same, and INT8 for the matrices that gain most by it, within a share of the bytes of the model in bf16.
-/// The calibration text is that of the training; it is read when a base first asks for it.
+/// nf4_mixed: the same, and INT8 for the matrices that gain most by it, within a share of the bytes of the model in bf16. With
+/// LoftQ, what its adapters give back is no gain.
+/// The calibration text is looked at when a base first asks for it.
 template <class Executor>
 class frozen_bases {
  public:
+  /// text: to calibrate on, in `windows` windows spread over it.
   frozen_bases(std::span<std::int32_t const> text, index_t windows) : text_{text}, windows_{windows} {}
 
   /// `model` with the matrices and the embedding that the trial says; the last one is kept, for the next trial that asks for
@@ -30,7 +33,8 @@ class frozen_bases {
   [[nodiscard]] std::shared_ptr<llama::parameters<float> const> make(Executor& exec, trial const& t,
                                                                      llama::parameters<float> const& published,
                                                                      llama::parameters<float> const& model) {
-    std::string const id = t.base + " " + t.embedding + " " + std::to_string(t.base_bytes);
+    std::string id = t.base + " " + t.embedding + " " + std::to_string(t.base_bytes);
+    if (t.method == "loftq") id += " beside " + std::to_string(t.rank);
     bool const is_published = &model == &published;
     if (is_published && last_ && last_id_ == id) return last_;
     last_.reset();  // before there are two of them
@@ -110,9 +114,12 @@ class frozen_bases {
       options.emplace_back();
       if (!mixed) continue;
       made.back()[1] = adapt::frozen_matrix{exec, w, adapt::frozen_format::int8};
-      for (auto const& m : made.back())
-        options.back().push_back(
-            {m.format(), m.bytes(), adapt::loss_increase(exec, w, m, *seen.inputs, *seen.output_gradients)});
+      for (auto const& m : made.back()) {
+        auto const &x = *seen.inputs, &g = *seen.output_gradients;
+        double const loss = t.method == "loftq" ? adapt::loss_increase_beside_loftq(exec, w, m, x, g, t.rank)
+                                                : adapt::loss_increase(exec, w, m, x, g);
+        options.back().push_back({m.format(), m.bytes(), loss});
+      }
     }
     std::vector<std::size_t> choice(chosen.size(), 0);
     if (mixed) choice = adapt::choose_formats(options, static_cast<index_t>(t.base_bytes * whole) - rest);

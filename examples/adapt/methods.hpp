@@ -14,7 +14,6 @@
 #include "lowrank/adapt/mora.hpp"
 #include "lowrank/adapt/nola.hpp"
 #include "lowrank/adapt/olora.hpp"
-#include "lowrank/adapt/pc_lora.hpp"
 #include "settings.hpp"
 #include "smollm2/calibrate.hpp"
 
@@ -66,8 +65,6 @@ template <class Executor>
                                                    smollm2::calibrated const* seen) {
   adapter_set out{model.config()};
   adapt::lora const settings{.rank = t.rank, .alpha = t.alpha, .dropout = t.dropout};
-  adapt::pc_lora const nearest{
-      .rank = t.rank, .alpha = t.alpha, .start = adapt::pc_lora_start::truncated_svd, .decay = {}};
   for (index_t i = 0; i < model.count(); ++i) {
     auto const& p = model[i];
     if (!p.is_linear() || p.what == llama::role::head) continue;
@@ -75,15 +72,15 @@ template <class Executor>
                      "loftq needs a base that is rounded, got ", t.base);
     auto const w = model.weight(i);
     auto const& rounded = frozen.frozen(p.what, p.layer);
-    if (seen != nullptr) {
-      auto const statistics = seen->of(p.what, p.layer);
-      out.set(p.what, p.layer,
-              any_adapter{adapt::loftq(exec, settings, w, rounded, *statistics.inputs, *statistics.output_gradients,
-                                       adapter_key(t, i))});
+    auto const key = adapter_key(t, i);
+    if (seen == nullptr) {
+      out.set(p.what, p.layer, any_adapter{adapt::loftq(exec, settings, w, rounded, key)});
       continue;
     }
-    auto lost = adapt::rounding_error(exec, w, rounded);
-    out.set(p.what, p.layer, any_adapter{adapt::make_adapter<float>(exec, nearest, lost.view(), adapter_key(t, i))});
+    auto const statistics = seen->of(p.what, p.layer);
+    out.set(
+        p.what, p.layer,
+        any_adapter{adapt::loftq(exec, settings, w, rounded, *statistics.inputs, *statistics.output_gradients, key)});
   }
   return out;
 }

@@ -4,7 +4,7 @@
 
 #include "findings.hpp"
 #include "llama/demo_page.hpp"
-#include "llama/page_head.hpp"
+#include "llama/page_parts.hpp"
 
 namespace adapting {
 
@@ -51,14 +51,12 @@ namespace detail {
 }
 
 inline void write_trials(std::ostream& out, std::vector<trial_group> const& groups) {
-  out << "<div><table><tr>";
-  for (auto const* heading : {"method",        "rank",      "base",      "rule",     "rate",
-                              "samples",       "steps",     "seeds",     "before",   "after",
-                              "± s.e.",        "best",      "trained",   "on disk",  "frozen linear weights",
-                              "whole base",    "gradients", "optimizer", "tokens/s", "learnt rank",
-                              "learnt nothing"})
-    out << "<th>" << heading << "</th>";
-  out << "</tr>";
+  out << "<div>";
+  llama::begin_table(out, {"method",        "rank",      "base",      "rule",     "rate",
+                           "samples",       "steps",     "seeds",     "before",   "after",
+                           "± s.e.",        "best",      "trained",   "on disk",  "frozen linear weights",
+                           "whole base",    "gradients", "optimizer", "tokens/s", "learnt rank",
+                           "learnt nothing"});
   auto const after = [](auto const& r) { return r.after; };
   for (auto const& g : groups) {
     auto const& t = g.settings;
@@ -87,9 +85,7 @@ inline void write_trials(std::ostream& out, std::vector<trial_group> const& grou
                                  llama::decimal(g.mean([](auto const& r) { return r.ranks.mean; }), 2),
                                  llama::decimal(g.mean([](auto const& r) { return r.ranks.zero; }), 1) + " of " +
                                      std::to_string(first.ranks.count)};
-    out << "<tr>";
-    for (auto const& cell : cells) out << "<td>" << cell << "</td>";
-    out << "</tr>";
+    llama::write_row(out, cells);
   }
   out << "</table></div>";
 }

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "llama/demo_page.hpp"
-#include "llama/page_head.hpp"
+#include "llama/page_parts.hpp"
 #include "pc_lora_trial.hpp"
 #include "settings.hpp"
 
@@ -18,11 +18,9 @@ namespace detail {
 }
 
 inline void write_pc_trials(std::ostream& out, std::vector<pc_result> const& all) {
-  out << "<div><table><tr>";
-  for (auto const* heading : {"way", "rank", "seed", "dense", "cut, untrained", "after", "features", "linear removed",
-                              "model removed", "forward", "seconds"})
-    out << "<th>" << heading << "</th>";
-  out << "</tr>";
+  out << "<div>";
+  llama::begin_table(out, {"way", "rank", "seed", "dense", "cut, untrained", "after", "features", "linear removed",
+                           "model removed", "forward", "seconds"});
   for (auto const& r : all) {
     std::string const cells[] = {name(r.settings.way),
                                  std::to_string(r.settings.rank),
@@ -35,9 +33,7 @@ inline void write_pc_trials(std::ostream& out, std::vector<pc_result> const& all
                                  share_removed(r.finished_parameters, r.model_parameters),
                                  llama::decimal(r.tokens_per_second / r.dense_tokens_per_second, 2) + "x",
                                  llama::decimal(r.seconds, 0)};
-    out << "<tr>";
-    for (auto const& cell : cells) out << "<td>" << cell << "</td>";
-    out << "</tr>";
+    llama::write_row(out, cells);
   }
   out << "</table></div>";
 }

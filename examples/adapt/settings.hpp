@@ -29,6 +29,7 @@ struct trial {
   std::string method{"lora"};
   std::string base{"fp32"};  ///< format of the frozen matrices, or one of `calibrated_bases`
   std::string embedding{"fp32"};
+  std::string calibration;  ///< of calibrated bases: how many windows of which texts
   std::string rule{"adamw"}, rule_options;
   index_t rank{8}, samples{64}, steps{100}, batch{2}, length{128};
   double rate{1e-3};
@@ -46,6 +47,7 @@ struct trial {
                 static_cast<unsigned long>(t.seed));
   std::string out = t.method + numbers;
   if (t.base == "nf4_mixed") std::snprintf(numbers, sizeof numbers, "-b%g", t.base_bytes), out += numbers;
+  if (is_calibrated(t.base)) out += "-c" + t.calibration;
   if (t.embedding != t.base) out += "-e" + t.embedding;
   if (t.dropout > 0) out += "-d" + std::to_string(t.dropout);
   for (char const c : t.rule_options) out += c == ' ' || c == '/' || c == ',' ? '-' : c;
@@ -60,18 +62,20 @@ struct settings {
   std::string results;  ///< JSON of finished trials, which are not made again
   int threads{0};
   index_t scored_windows{8}, scored_length{256}, measurements{4};
+  index_t scored_stride{4096};  ///< tokens from one scored window to the next
 
   // Every combination is a trial.
   std::vector<std::string> methods{"lora"}, bases{"fp32"}, rules{"adamw"};
   std::vector<index_t> ranks{8}, samples{64};
   std::vector<std::uint64_t> seeds{1};
-  std::vector<double> rates;  ///< empty: each method's own
-  std::string embedding;      ///< format; empty: that of the base, INT8 beside NF4
+  std::vector<double> rates;             ///< empty: each method's own
+  std::vector<double> base_bytes{0.35};  ///< of nf4_mixed
+  std::string embedding;                 ///< format; empty: that of the base, INT8 beside NF4
   std::string rule_options;
   index_t steps{100}, batch{2}, length{128};
   float alpha{16}, dropout{0};
-  double base_bytes{0.35};          ///< as of a trial
-  index_t calibration_windows{96};  ///< of 256 tokens of the text to train on
+  std::vector<std::string> calibration_texts;  ///< empty: the text to train on
+  index_t calibration_windows{96};             ///< of 256 tokens, spread over those texts
 
   // PC-LoRA, which replaces the model's matrices instead of adding to them.
   std::string pc_model{"smollm2"};  ///< or "demo": the demo's, on bytes
@@ -79,6 +83,11 @@ struct settings {
   index_t pc_demo_steps{400}, pc_layers{0};
   double pc_share{0.2};  ///< of the task in the loss
 
+  [[nodiscard]] std::string calibration() const {
+    std::string out = std::to_string(calibration_windows);
+    for (auto const& text : calibration_texts) out += "+" + text;
+    return calibration_texts.empty() ? out + "+" + trained : out;
+  }
   /// A model trained for another number of steps is another model.
   [[nodiscard]] std::string pc_demo_folder() const {
     return pc_demo.empty() ? "build/adapt/demo-" + std::to_string(pc_demo_steps) : pc_demo;
@@ -129,29 +138,31 @@ struct settings {
   for (auto const samples : s.samples)
     for (auto const rank : s.ranks)
       for (auto const& base : s.bases)
-        for (auto const& rule : s.rules)
-          for (auto const seed : s.seeds)
-            for (auto const& method : s.methods)
-              for (double const rate : s.rates.empty() ? std::vector{usual_rate(method, samples)} : s.rates) {
-                trial t;
-                t.method = method == "loftq" && !is_rounded(base) ? "lora" : method;
-                t.base = base;
-                t.embedding = !s.embedding.empty() ? s.embedding : base.starts_with("nf4") ? "int8" : base;
-                t.rule = rule;
-                t.rule_options = s.rule_options;
-                t.rank = rank;
-                t.samples = samples;
-                t.steps = s.steps;
-                t.batch = s.batch;
-                t.length = s.length;
-                t.rate = rate;
-                t.base_bytes = s.base_bytes;
-                t.alpha = s.alpha;
-                t.dropout = s.dropout;
-                t.seed = seed;
-                if (std::ranges::none_of(out, [&](trial const& other) { return name(other) == name(t); }))
-                  out.push_back(std::move(t));
-              }
+        for (double const share : s.base_bytes)
+          for (auto const& rule : s.rules)
+            for (auto const seed : s.seeds)
+              for (auto const& method : s.methods)
+                for (double const rate : s.rates.empty() ? std::vector{usual_rate(method, samples)} : s.rates) {
+                  trial t;
+                  t.method = method == "loftq" && !is_rounded(base) ? "lora" : method;
+                  t.base = base;
+                  t.embedding = !s.embedding.empty() ? s.embedding : base.starts_with("nf4") ? "int8" : base;
+                  t.calibration = s.calibration();
+                  t.rule = rule;
+                  t.rule_options = s.rule_options;
+                  t.rank = rank;
+                  t.samples = samples;
+                  t.steps = s.steps;
+                  t.batch = s.batch;
+                  t.length = s.length;
+                  t.rate = rate;
+                  t.base_bytes = share;
+                  t.alpha = s.alpha;
+                  t.dropout = s.dropout;
+                  t.seed = seed;
+                  if (std::ranges::none_of(out, [&](trial const& other) { return name(other) == name(t); }))
+                    out.push_back(std::move(t));
+                }
   return out;
 }
 

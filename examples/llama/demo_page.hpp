@@ -4,7 +4,7 @@
 
 #include "demo_plots.hpp"
 #include "demo_report.hpp"
-#include "page_head.hpp"
+#include "page_parts.hpp"
 
 namespace llama {
 
@@ -80,11 +80,9 @@ struct figure {
 /// A table of the runs with bases: what each found, and what that cost.
 inline void write_bases(std::ostream& out, demo_settings const& s, std::vector<run_result> const& runs) {
   if (std::none_of(runs.begin(), runs.end(), [](auto const& r) { return r.choice.is_low_rank(); })) return;
-  out << "<h2>Bases and what they cost</h2><table><tr>";
-  for (auto const* heading : {"", "finder", "refresh", "moments", "rank", "bases found", "seconds", "ms each",
-                              "of the training", "validation loss"})
-    out << "<th>" << heading << "</th>";
-  out << "</tr>";
+  out << "<h2>Bases and what they cost</h2>";
+  begin_table(out, {"", "finder", "refresh", "moments", "rank", "bases found", "seconds", "ms each", "of the training",
+                    "validation loss"});
   for (auto const& r : runs) {
     auto const& c = r.choice;
     if (!c.is_low_rank()) continue;
@@ -99,9 +97,7 @@ inline void write_bases(std::ostream& out, demo_settings const& s, std::vector<r
                                  count > 0 ? decimal(1000 * seconds / count, 2) : "-",
                                  all > 0 ? decimal(100 * seconds / all, 1) + " %" : "-",
                                  decimal(r.validation_loss, 4)};
-    out << "<tr>";
-    for (auto const& cell : cells) out << "<td>" << cell << "</td>";
-    out << "</tr>";
+    write_row(out, cells);
   }
   out << "</table>";
 }

@@ -8,7 +8,7 @@
 
 #include "findings.hpp"
 #include "llama/demo_page.hpp"
-#include "llama/page_head.hpp"
+#include "llama/page_parts.hpp"
 
 namespace smollm2 {
 
@@ -108,11 +108,9 @@ inline void write_rows(std::ostream& out, std::string const& heading, std::vecto
 }
 inline void write_tuned(std::ostream& out, std::string const& heading, std::vector<tuning_result> const& rows) {
   if (rows.empty()) return;
-  out << "<h2>" << heading << "</h2><div><table><tr>";
-  for (auto const* column : {"scope", "optimizer", "rate", "order", "batch", "before", "after", "tokens/s", "forward s",
-                             "backward s", "optimizer s", "trained", "gradients", "states", "activations", "all held"})
-    out << "<th>" << column << "</th>";
-  out << "</tr>";
+  out << "<h2>" << heading << "</h2><div>";
+  llama::begin_table(out, {"scope", "optimizer", "rate", "order", "batch", "before", "after", "tokens/s", "forward s",
+                           "backward s", "optimizer s", "trained", "gradients", "states", "activations", "all held"});
   for (auto const& r : rows) {
     char rate[16];
     std::snprintf(rate, sizeof rate, "%.0e", r.settings.rate);

@@ -65,12 +65,9 @@ template <std::derived_from<host_executor> E>
     held += values[static_cast<std::size_t>(r)] * values[static_cast<std::size_t>(r)];
 
   lora_adapter<float> adapter{{.rank = r, .alpha = static_cast<float>(r)}, base.shape(), key};
-  auto const [a, b] = adapter.tensors();
-  auto const root = [&](index_t k) { return static_cast<float>(std::sqrt(values[static_cast<std::size_t>(k)])); };
-  for (index_t k = 0; k < r; ++k) {
-    for (index_t i = 0; i < base.rows; ++i) b.values(i, k) = u(i, k) * root(k);
-    for (index_t j = 0; j < base.cols; ++j) a.values(k, j) = v(j, k) * root(k);
-  }
+  for (index_t k = 0; k < r; ++k)
+    adapter.set_component(k, values[static_cast<std::size_t>(k)], std::as_const(u).view().col_range(k, k + 1),
+                          std::as_const(v).view().col_range(k, k + 1));
   double left = 0;
   adapter.add_to(exec, -1.0F, change.view());
   squared_norm(exec, change.view(), &left);

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "lowrank/adapt/lora.hpp"
 #include "lowrank/adapt/rounding_error.hpp"
 #include "lowrank/factor/fisher.hpp"
+#include "lowrank/linalg/randomized_svd.hpp"
 
 namespace lowrank::adapt {
 
@@ -17,8 +20,7 @@ namespace lowrank::adapt {
 /// Cost: of `factor::fisher`; allocates, and reserves scratch of the executor.
 /// Throws: shape_error, also for a rank beyond the sides; state_error where statistics have seen no rows; argument_error for
 /// settings that cannot be meant, weights that are not finite, and output gradients that are all zero.
-/// Reference: Li et al., "LoftQ", arXiv 2310.08659, (8), one step of it, which has C = D = I; Zhang et al., "QERA", arXiv 2410.06040,
-/// theorem 1, which has D = I.
+/// Reference: Zhang et al., "QERA", arXiv 2410.06040, theorem 1, which has D = I.
 template <std::derived_from<host_executor> E>
 [[nodiscard]] lora_adapter<float> loftq(E& exec, lora const& settings, matrix_view<float const> w,
                                         frozen_matrix const& kept, activation_statistics const& inputs,
@@ -42,6 +44,48 @@ template <std::derived_from<host_executor> E>
     for (index_t i = 0; i < w.rows; ++i) b.values(i, k) = part * pair.u(i, k);
   }
   return out;
+}
+
+/// The same where nothing has been seen: the least ‖W - W' - s B A‖_F.
+/// Shapes: W m x n and W' alike.
+/// Cost: a randomized SVD of the rank; allocates, and reserves scratch of the executor.
+/// Throws: shape_error, also for a rank beyond the sides; argument_error for settings that cannot be meant and weights that are
+/// not finite.
+/// Reference: Li et al., "LoftQ", arXiv 2310.08659, (8), one step of it.
+template <std::derived_from<host_executor> E>
+[[nodiscard]] lora_adapter<float> loftq(E& exec, lora const& settings, matrix_view<float const> w,
+                                        frozen_matrix const& kept, rng_key const& key = {},
+                                        range_options const& search = {.oversampling = 10, .power_iterations = 4}) {
+  lora_adapter<float> out{settings, w.shape(), key};
+  out.draw(exec);
+  auto const lost = rounding_error(exec, w, kept);
+  index_t const r = settings.rank;
+  matrix<float> u{w.rows, r}, v{w.cols, r};
+  std::vector<double> values(static_cast<std::size_t>(r));
+  exec.reserve(randomized_svd_bytes(w.shape(), r, search));
+  range_report report{};
+  randomized_svd(exec, lost.view(), r, {.u = u.view(), .values = values.data(), .v = v.view()}, search, key, &report);
+  require(report.failed == 0, "loftq", "needs finite weights, got NaN or infinity in a matrix of ", w.shape());
+  // Below, directions are those of fp32's own rounding.
+  double const least = 1e-6 * values.front();
+  for (index_t k = 0; k < r && values[static_cast<std::size_t>(k)] > least; ++k)
+    out.set_component(k, values[static_cast<std::size_t>(k)], std::as_const(u).view().col_range(k, k + 1),
+                      std::as_const(v).view().col_range(k, k + 1));
+  return out;
+}
+
+/// By how much a model's loss rises, for each token, where W' and the `loftq` of rank r beside it take the place of W:
+/// tr(D E C Eᵀ) / 2 of what is left of W - W'. The unit is that of `loss_increase`, which leaves out all of D but its diagonal.
+/// Shapes: as for `loftq`, 0 <= r.
+/// Cost: of `factor::fisher` with every direction; allocates, and reserves scratch of the executor.
+/// Throws: as `loftq`.
+template <std::derived_from<host_executor> E>
+[[nodiscard]] double loss_increase_beside_loftq(E& exec, matrix_view<float const> w, frozen_matrix const& kept,
+                                                activation_statistics const& inputs,
+                                                activation_statistics const& output_gradients, index_t rank,
+                                                factor::fisher const& method = {}) {
+  auto const lost = rounding_error(exec, w, kept);
+  return method.decompose(exec, lost.view(), inputs, output_gradients).loss(rank) / 2;
 }
 
 }  // namespace lowrank::adapt

@@ -106,6 +106,14 @@ class lora_adapter {
     }
   }
 
+  /// Component k of s B A becomes σ u vᵀ, its size shared evenly by A and B.
+  /// Shapes: u m x 1, v n x 1.  Requires: 0 <= k < r, σ >= 0.
+  void set_component(index_t k, double sigma, matrix_view<float const> u, matrix_view<float const> v) noexcept {
+    double const root = std::sqrt(sigma / static_cast<double>(settings_.scale_value()));
+    for (index_t j = 0; j < v.rows; ++j) a_(k, j) = static_cast<T>(root * static_cast<double>(v(j, 0)));
+    for (index_t i = 0; i < u.rows; ++i) b_(i, k) = static_cast<T>(root * static_cast<double>(u(i, 0)));
+  }
+
   /// Z = X̃ Aᵀ, kept; Y += s Z Bᵀ, where X̃ is X, or what dropout leaves of it.
   template <std::derived_from<host_executor> E>
   void forward(E& exec, matrix_view<T const> x, std::span<T> kept, matrix_view<T> y, pass_info info = {}) const {

@@ -54,12 +54,9 @@ struct pc_lora {
     randomized_svd(exec, seen.view(), rank, {.u = u.view(), .values = values.data(), .v = v.view()}, search, key,
                    &report);
     require(report.failed == 0, "pc_lora", "needs finite weights, got NaN or infinity in a matrix of ", w.shape());
-    auto const [a, b] = pair.tensors();
-    for (index_t k = 0; k < rank; ++k) {
-      double const root = std::sqrt(values[static_cast<std::size_t>(k)] / static_cast<double>(as_lora().scale_value()));
-      for (index_t j = 0; j < w.cols; ++j) a.values(k, j) = static_cast<T>(root * static_cast<double>(v(j, k)));
-      for (index_t i = 0; i < w.rows; ++i) b.values(i, k) = static_cast<T>(root * static_cast<double>(u(i, k)));
-    }
+    for (index_t k = 0; k < rank; ++k)
+      pair.set_component(k, values[static_cast<std::size_t>(k)], std::as_const(u).view().col_range(k, k + 1),
+                         std::as_const(v).view().col_range(k, k + 1));
     pair.add_to(exec, T{-1}, w);
     return pair;
   }

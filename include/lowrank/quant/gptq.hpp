@@ -27,8 +27,8 @@ struct gptq {
   /// Of the mean of C's diagonal, added to it. A tenth of what is usual: where a few inputs are huge, as in language models,
   /// so is the mean, and more of it makes the other inputs look uncorrelated.
   double damping{1e-3};
-  float narrowest{0.6F}, widest{1.1F};  ///< scales that are tried, in largest magnitudes of the block
-  int scales{11};                       ///< how many of them, equally far apart; 1: the largest magnitude itself
+  float narrowest{0.6F}, widest{1.1F};  ///< scales that are tried, in the one that just holds the block
+  int scales{11};                       ///< how many of them, equally far apart; 1: that one alone
   int sweeps{3};                        ///< over all codes, after the columns; 0: GPTQ alone
 
   void check() const {
@@ -38,7 +38,7 @@ struct gptq {
     require(scales >= 1 && scales <= 1000, "gptq", "scales must be in [1, 1000], got ", scales);
     require(sweeps >= 0 && sweeps <= 1000, "gptq", "sweeps must be in [0, 1000], got ", sweeps);
   }
-  /// Scale number i, in largest magnitudes.
+  /// Scale number i, in the one that just holds the block.
   [[nodiscard]] float factor(int i) const noexcept {
     return scales == 1 ? 1.0F
                        : narrowest + (widest - narrowest) * static_cast<float>(i) / static_cast<float>(scales - 1);
@@ -53,15 +53,16 @@ namespace detail {
   return {scale, 0, usable ? 1 / scale : 0.0F};
 }
 
-/// The factor of the largest magnitude with the least sum of importance_k (x_k - x'_k)². Zeros past `valid`.
+/// The scale with the least sum of importance_k (x_k - x'_k)², of those that are tried.
 template <int Block, class Codec>
 [[nodiscard]] float best_scale(Codec const& codec, gptq const& how, float const* x, float const* importance) noexcept {
   float most = 0;
   for (int k = 0; k < Block; ++k) most = std::max(most, std::abs(x[k]));
-  float best = most;
+  float const whole = codec.fit({.low = -most, .high = most}).scale;
+  float best = whole;
   double least = std::numeric_limits<double>::max();
   for (int i = 0; i < how.scales; ++i) {
-    auto const shared = scale_to_encode(most * how.factor(i));
+    auto const shared = scale_to_encode(whole * how.factor(i));
     pack sum{0.0F};
     for (int k = 0; k < Block; k += pack::width) {
       pack const value = pack::load(x + k), off = codec.decode(codec.encode(value, shared), shared) - value;

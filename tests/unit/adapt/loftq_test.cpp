@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "lowrank/adapt/extract.hpp"
+#include "lowrank/linalg/host/decompositions.hpp"
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 #include "support/optimizers.hpp"
@@ -65,10 +66,37 @@ TEST_SUITE("loftq") {
       double const wanted = exact.decompose(exec, lost.view(), inputs, outputs).loss(r);
       double const nothing = loss_beside(exec, lost, lora_adapter<float>{settings, shape}, inputs, outputs);
       CHECK(std::abs(loss_beside(exec, lost, adapter, inputs, outputs) - wanted) < 1e-5 * nothing);
+      double const rise = loss_increase_beside_loftq(exec, w.view(), kept, inputs, outputs, r, exact);
+      CHECK(std::abs(2 * rise - loss_beside(exec, lost, adapter, inputs, outputs)) < 1e-5 * nothing);
       if (r == 4) {
         auto const plain = extract(exec, matrix<float>{shape}.view(), lost.view(), {.rank = r}).adapter;
         CHECK(wanted < 0.9 * loss_beside(exec, lost, plain, inputs, outputs));
       }
+    }
+  }
+
+  TEST_CASE("where nothing has been seen, the nearest of the rank is taken back") {
+    host_executor exec{{.threads = 2}};
+    extents const shape{24, 36};
+    auto const w = random_matrix(shape, 1);
+    frozen_matrix const kept{exec, w.view(), frozen_format::nf4};
+    auto const lost = lost_of(exec, w, kept);
+    auto const norm_beside = [&](lora_adapter<float> const& adapter) {
+      auto left = copy_of(lost.view());
+      adapter.add_to(exec, -1.0F, left.view());
+      double sum = 0;
+      squared_norm(exec, std::as_const(left).view(), &sum);
+      return std::sqrt(sum);
+    };
+    std::vector<double> exact(24);
+    CHECK(exact_singular_values(exec, lost.view(), exact.data()) == svd_status::converged);
+    for (index_t const r : {1, 4, 24}) {
+      CAPTURE(r);
+      lora const settings{.rank = r, .alpha = 2.5F * static_cast<float>(r)};
+      double rest = 0;
+      for (auto k = static_cast<std::size_t>(r); k < exact.size(); ++k) rest += exact[k] * exact[k];
+      auto const adapter = loftq(exec, settings, w.view(), kept, {.seed = 4}, {.oversampling = 20});
+      CHECK(std::abs(norm_beside(adapter) - std::sqrt(rest)) < 1e-3 * exact.front());
     }
   }
 
@@ -83,6 +111,23 @@ TEST_SUITE("loftq") {
     auto const adapter = loftq(exec, {.rank = 3}, w.view(), kept, inputs, outputs, key);
     CHECK(same_bits(copy_of(adapter.a()), copy_of(usual.a())));
     CHECK(same_bits(copy_of(adapter.b()), copy_of(usual.b())));
+    auto const unseen = loftq(exec, {.rank = 3}, w.view(), kept, key);
+    CHECK(same_bits(copy_of(unseen.a()), copy_of(usual.a())));
+    CHECK(same_bits(copy_of(unseen.b()), copy_of(usual.b())));
+  }
+
+  TEST_CASE("components beyond the rank of what is lost are those of a new LoRA, and can learn") {
+    host_executor exec{{.threads = 2}};
+    extents const shape{12, 20};
+    auto w = random_matrix(shape, 1);
+    frozen_matrix const kept{exec, w.view(), frozen_format::fp32};
+    for (index_t i = 0; i < shape.rows; ++i) w(i, 3) += 1.0F;
+    rng_key const key{.seed = 4};
+    auto const usual = lora{.rank = 3}.make<float>(exec, copy_of(w.view()).view(), key);
+    auto const adapter = loftq(exec, {.rank = 3}, w.view(), kept, key);
+    CHECK(adapter.b()(0, 0) != 0);
+    CHECK(adapter.b()(0, 1) == 0);
+    CHECK(same_bits(copy_of(adapter.a().row_range(1, 3)), copy_of(usual.a().row_range(1, 3))));
   }
 
   TEST_CASE("other shapes and ranks are refused, and statistics of nothing") {
@@ -101,6 +146,9 @@ TEST_SUITE("loftq") {
     auto bad = copy_of(w.view());
     bad(3, 4) = std::numeric_limits<float>::infinity();
     CHECK_THROWS_AS((void)loftq(exec, {.rank = 2}, bad.view(), kept, inputs, outputs), argument_error);
+    CHECK_THROWS_AS((void)loftq(exec, {.rank = 2}, bad.view(), kept), argument_error);
+    CHECK_THROWS_AS((void)loftq(exec, {.rank = 7}, w.view(), kept), shape_error);
+    CHECK_THROWS_AS((void)loftq(exec, {.rank = 2}, w.view(), frozen_matrix{}), shape_error);
   }
 }
 

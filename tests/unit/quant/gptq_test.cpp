@@ -231,6 +231,22 @@ TEST_SUITE("gptq") {
     CHECK(coded(exec, w, c).bytes() == nearest.bytes());
   }
 
+  TEST_CASE("codecs whose scale is not the largest magnitude are served as well") {
+    host_executor exec{{.threads = 2}};
+    extents const shape{24, 192};
+    auto const w = random_matrix(shape, 7);
+    auto const c = moment_of(shape.cols, 400, 8);
+    using codes = double_quantized<codec::symmetric<8>, 64>;
+    codes nearest{shape.size()}, chosen{shape.size()};
+    exec.reserve(codes::workspace_bytes(shape.size()));
+    quantize(exec, w.data(), nearest);
+    quantize(exec, gptq{}, w.view(), read(c), chosen);
+    matrix<float> plain{shape}, kept{shape};
+    dequantize(exec, nearest, plain.data());
+    dequantize(exec, chosen, kept.data());
+    CHECK(output_loss(w, kept, c) < 0.5 * output_loss(w, plain, c));
+  }
+
   TEST_CASE("inputs that say nothing, and blocks with nothing in them") {
     host_executor exec{{.threads = 2}};
     codec::book4<> const nf4;

@@ -1,8 +1,11 @@
 /// @file
-/// How the pages of the examples begin.
+/// What the pages of the examples are made of.
 #pragma once
 
+#include <initializer_list>
 #include <ostream>
+#include <span>
+#include <string>
 #include <string_view>
 
 namespace llama {
@@ -15,6 +18,18 @@ inline void write_page_head(std::ostream& out, std::string_view title, std::stri
          "inline-block;vertical-align:top;max-width:640px;margin:1em 1em 1em 0}figcaption{font-weight:600}"
          "pre{background:#f6f6f4;padding:1em;white-space:pre-wrap}</style><h1>"
       << heading << "</h1>";
+}
+
+/// Ends with `</table>`, which is the caller's to write. Headings and cells are HTML.
+inline void begin_table(std::ostream& out, std::initializer_list<std::string_view> headings) {
+  out << "<table><tr>";
+  for (auto const heading : headings) out << "<th>" << heading << "</th>";
+  out << "</tr>";
+}
+inline void write_row(std::ostream& out, std::span<std::string const> cells) {
+  out << "<tr>";
+  for (auto const& cell : cells) out << "<td>" << cell << "</td>";
+  out << "</tr>";
 }
 
 }  // namespace llama
