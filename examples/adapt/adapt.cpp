@@ -8,6 +8,7 @@
 #include "llama/tokenizer.hpp"
 #include "page.hpp"
 #include "pc_lora.hpp"
+#include "rules.hpp"
 #include "smollm2/executor.hpp"
 
 namespace adapting {
@@ -182,6 +183,12 @@ int main(int argc, char** argv) {
     bool const pc = std::ranges::find(settings.methods, "pc_lora") != settings.methods.end();
     lowrank::require(!pc || settings.methods.size() == 1, "adapt",
                      "pc_lora compares with itself, not with other methods");
+    for (auto const* option :
+         {"--base", "--base-bytes", "--calibration-texts", "--calibration-windows", "--embedding", "--rule",
+          "--options", "--alpha", "--dropout", "--also-scored", "--measurements", "--results", "--adapters"})
+      lowrank::require(!pc || app.count(option) == 0, "adapt", option, " has no meaning for pc_lora");
+    lowrank::require(!pc || (settings.samples.size() == 1 && settings.rates.size() <= 1), "adapt",
+                     "pc_lora takes one number of samples and one rate");
     if (pc) adapting::run_pc_lora(settings);
     else adapting::run{settings}.all();
     return 0;

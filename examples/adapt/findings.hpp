@@ -69,12 +69,14 @@ inline void print_row(trial_result const& r) {
 
 /// What results can only be compared under.
 [[nodiscard]] inline nlohmann::json scoring_of(settings const& s) {
-  return {{"trained", s.trained},
+  return {{"model", std::filesystem::path{s.model}.filename().string()},
+          {"trained", s.trained},
           {"scored", s.scored},
           {"also_scored", s.also_scored},
           {"scored_windows", s.scored_windows},
           {"scored_length", s.scored_length},
-          {"scored_stride", s.scored_stride}};
+          {"scored_stride", s.scored_stride},
+          {"measurements", s.measurements}};
 }
 
 /// The trials that a file holds; none where there is no file.
@@ -93,25 +95,28 @@ inline void print_row(trial_result const& r) {
   }
 }
 
-/// Trials over each format of the base beside the same over bf16 (of loftq: LoRA at its own rate), by method, rank and format,
-/// and of nf4_mixed the bytes asked for: the mean ratio of perplexities, on further texts too, by how many nats the loss of each window has risen, and the ratio of bytes.
+/// Trials over each format of the base beside the same over bf16 (of loftq: LoRA): over the seeds, the mean ratio
+/// of perplexities, on further texts too, and by how many nats the loss of each window has risen; the ratio of bytes.
 [[nodiscard]] inline nlohmann::json base_comparison(std::vector<trial_result> const& all) {
   std::map<std::string, nlohmann::json> rows;
   for (auto const& r : all) {
     if (r.settings.base == "bf16") continue;
     auto const like = std::ranges::find_if(all, [&](trial_result const& other) {
       auto key = r.settings;
-      key.base = key.embedding = "bf16";
-      if (key.method == "loftq") key.method = "lora", key.rate = other.settings.rate;
+      key.base = "bf16", key.embedding = other.settings.embedding;
+      if (key.method == "loftq") key.method = "lora";
       return name(other.settings) == name(key);
     });
     if (like == all.end()) continue;
-    auto const& t = r.settings;
-    std::string id = t.method + " " + std::to_string(t.rank) + " " + t.base;
-    if (t.base == "nf4_mixed") id += " " + llama::decimal(t.base_bytes, 3);
-    auto& row = rows[id];
+    auto t = r.settings;
+    t.seed = 0;
+    std::string brief = t.method + " " + std::to_string(t.rank) + " " + t.base;
+    if (t.base == "nf4_mixed") brief += " " + llama::decimal(t.base_bytes, 3);
+    auto& row = rows[name(t)];
     if (row.is_null()) row = nlohmann::json::object();
-    double const n = row.value("pairs", 0.0), mean = row.value("perplexity_ratio", 0.0);
+    auto ratios = row.value("perplexity_ratios", std::vector<double>{});
+    ratios.push_back(r.after / like->after);
+    double const n = row.value("pairs", 0.0);
     auto also = row.value("also", nlohmann::json::object());
     for (auto const& [text, perplexity] : r.also)
       if (auto const other = like->also.find(text); other != like->also.end())
@@ -119,9 +124,11 @@ inline void print_row(trial_result const& r) {
     auto rise = row.value("window_rise", std::vector<double>(r.window_losses.size(), 0.0));
     for (std::size_t w = 0; w < std::min(rise.size(), like->window_losses.size()); ++w)
       rise[w] = (rise[w] * n + r.window_losses[w] - like->window_losses[w]) / (n + 1);
-    row = {{"name", id},
+    row = {{"id", name(t)},
+           {"name", brief},
            {"pairs", n + 1},
-           {"perplexity_ratio", (mean * n + r.after / like->after) / (n + 1)},
+           {"perplexity_ratio", smollm2::mean(ratios)},
+           {"perplexity_ratios", ratios},
            {"linear_bytes_ratio", static_cast<double>(r.linear_bytes) / static_cast<double>(like->linear_bytes)},
            {"base_bytes_ratio", static_cast<double>(r.base_bytes) / static_cast<double>(like->base_bytes)},
            {"int8_share", r.int8_share},

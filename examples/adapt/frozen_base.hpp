@@ -110,7 +110,7 @@ class frozen_bases {
       auto const w = model.weight(i);
       auto const seen = seen_->of(p.what, p.layer);
       chosen.push_back(i);
-      made.push_back({adapt::calibrated_nf4(exec, w, *seen.inputs), {}});
+      made.push_back({adapt::naming(p.name, [&] { return adapt::calibrated_nf4(exec, w, *seen.inputs); }), {}});
       options.emplace_back();
       if (!mixed) continue;
       made.back()[1] = adapt::frozen_matrix{exec, w, adapt::frozen_format::int8};

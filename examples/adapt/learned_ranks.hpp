@@ -43,14 +43,18 @@ template <class Executor>
 
 }  // namespace detail
 
-/// Singular values of ΔW, of OLoRA its change since the start, that exceed 1 % of the largest one; none where the largest is
+/// Singular values of ΔW, of OLoRA and LoftQ its change since the start, that exceed 1 % of the largest one; none where the largest is
 /// below 1e-4 of the typical one of W.
 template <class Executor>
-[[nodiscard]] rank_summary learned_ranks(Executor& exec, adapter_set& set, llama::parameters<float> const& model) {
+[[nodiscard]] rank_summary learned_ranks(Executor& exec, adapter_set& set, llama::parameters<float> const& model,
+                                         started_adapters const& starts) {
   std::vector<index_t> ranks;
   set.each([&](llama::role what, index_t l, any_adapter const& any) {
     auto const change = any.visit([&](auto const& a) {
       using type = std::remove_cvref_t<decltype(a)>;
+      if constexpr (std::same_as<type, adapt::lora_adapter<float>>)
+        if (auto const start = starts.find(set.module(what, l)); start != starts.end())
+          return adapt::change_spectrum(exec, adapt::change_since(exec, start->second, a));
       if constexpr (adapt::base_changing_adapter<type>)
         return adapt::change_spectrum(exec, a.factors_for_original(exec));
       else if constexpr (adapt::low_rank_adapter<type>) return adapt::change_spectrum(exec, a.factors(exec));

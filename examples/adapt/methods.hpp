@@ -73,15 +73,32 @@ template <class Executor>
     auto const w = model.weight(i);
     auto const& rounded = frozen.frozen(p.what, p.layer);
     auto const key = adapter_key(t, i);
-    if (seen == nullptr) {
-      out.set(p.what, p.layer, any_adapter{adapt::loftq(exec, settings, w, rounded, key)});
-      continue;
-    }
-    auto const statistics = seen->of(p.what, p.layer);
-    out.set(
-        p.what, p.layer,
-        any_adapter{adapt::loftq(exec, settings, w, rounded, *statistics.inputs, *statistics.output_gradients, key)});
+    out.set(p.what, p.layer, adapt::naming(p.name, [&] {
+              if (seen == nullptr) return any_adapter{adapt::loftq(exec, settings, w, rounded, key)};
+              auto const [inputs, gradients] = seen->of(p.what, p.layer);
+              return any_adapter{adapt::loftq(exec, settings, w, rounded, *inputs, *gradients, key)};
+            }));
   }
+  return out;
+}
+
+/// What the adapters of LoftQ were at first, by module; of other methods none.
+using started_adapters = std::map<std::string, adapt::lora_adapter<float>, std::less<>>;
+
+template <class Executor>
+[[nodiscard]] started_adapters remember_start(Executor& exec, trial const& t, adapter_set& set) {
+  started_adapters out;
+  if (t.method != "loftq") return out;
+  set.each([&](llama::role what, index_t l, any_adapter const& any) {
+    any.visit([&](auto const& a) {
+      if constexpr (std::same_as<std::remove_cvref_t<decltype(a)>, adapt::lora_adapter<float>>) {
+        adapt::lora_adapter<float> copied{a.settings(), a.shape()};
+        copy(exec, a.a(), copied.tensors()[0].values);
+        copy(exec, a.b(), copied.tensors()[1].values);
+        out.emplace(set.module(what, l), std::move(copied));
+      }
+    });
+  });
   return out;
 }
 
@@ -94,7 +111,8 @@ template <class Executor>
   adapter_set out{c};
   auto const each = [&](auto const& make) {
     for (index_t i = 0; i < model.count(); ++i)
-      if (model[i].is_linear() && model[i].what != llama::role::head) out.set(model[i].what, model[i].layer, make(i));
+      if (model[i].is_linear() && model[i].what != llama::role::head)
+        out.set(model[i].what, model[i].layer, adapt::naming(model[i].name, [&] { return make(i); }));
   };
   with_settings(t, [&](auto const& settings) {
     if constexpr (requires { settings.needs_gradient(); })

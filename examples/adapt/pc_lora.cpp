@@ -110,7 +110,7 @@ void run_pc_lora(settings const& s) {
   executor_type exec{{.threads = s.threads, .worker_bytes = index_t{8} << 20}};
   auto const what = s.pc_model == "demo" ? demo_model(exec, s) : published_model(s);
   index_t const length = std::min(s.scored_length, what.model.config().sequence), most = 12;
-  index_t const stride = s.pc_model == "demo" ? static_cast<index_t>(what.scores.size()) / (most + 1) : 4096;
+  index_t const stride = s.pc_model == "demo" ? static_cast<index_t>(what.scores.size()) / (most + 1) : s.scored_stride;
   smollm2::windows const scored{"the scored text", what.scores, {s.scored_windows, length, 2048, stride}};
   auto out = nlohmann::json::object({{"machine", llama::processor_name()}, {"model", s.pc_model}});
   std::vector<pc_result> all;

@@ -41,7 +41,7 @@ struct trial {
 /// What a trial is called in tables and files: all that tells trials apart.
 [[nodiscard]] inline std::string name(trial const& t) {
   char numbers[160];
-  std::snprintf(numbers, sizeof numbers, "-r%ld-%s-n%ld-%s-%.2g-%ldx%ldx%ld-a%g-s%lu", static_cast<long>(t.rank),
+  std::snprintf(numbers, sizeof numbers, "-r%ld-%s-n%ld-%s-%g-%ldx%ldx%ld-a%g-s%lu", static_cast<long>(t.rank),
                 t.base.c_str(), static_cast<long>(t.samples), t.rule.c_str(), t.rate, static_cast<long>(t.steps),
                 static_cast<long>(t.batch), static_cast<long>(t.length), static_cast<double>(t.alpha),
                 static_cast<unsigned long>(t.seed));

@@ -8,9 +8,9 @@
 #include "frozen_base.hpp"
 #include "learned_ranks.hpp"
 #include "llama/progress.hpp"
+#include "lowrank/optim/by_name.hpp"
 #include "lowrank/optim/parameter_set.hpp"
 #include "lowrank/optim/schedule.hpp"
-#include "rules.hpp"
 #include "samples.hpp"
 #include "smollm2/windows.hpp"
 
@@ -108,6 +108,7 @@ template <class Executor>
   trial_result out;
   out.settings = t;
   out.base = data.base;
+  if (!data.adapters.empty()) std::filesystem::create_directories(data.adapters / name(t));  // fails before, not after
   auto const& c = published.config();
   samples chosen{data.name, data.text, t.samples, t.length, t.seed};
 
@@ -127,6 +128,7 @@ template <class Executor>
     return make_recovering_adapters(exec, t, published, frozen ? *frozen : published, bases.seen_for(t));
   }();
   if (t.method != "loftq") freeze();
+  auto const starts = remember_start(exec, t, set);
   llama::parameters<float> const& model = frozen ? *frozen : changed;
 
   index_t const tokens = t.batch * t.length;
@@ -187,8 +189,8 @@ template <class Executor>
   set.begin({.mode = adapt::pass::evaluation});
   for (auto const& [text, windows] : data.also_scored)
     out.also.emplace(text, std::exp(smollm2::mean(adapted_losses(exec, model, set, windows, reading))));
-  out.ranks = learned_ranks(exec, set, published);
-  if (!data.adapters.empty()) out.file_bytes = save_adapters(exec, data.adapters / name(t), t, set);
+  out.ranks = learned_ranks(exec, set, published, starts);
+  if (!data.adapters.empty()) out.file_bytes = save_adapters(exec, data.adapters / name(t), t, published, set, starts);
   return out;
 }
 

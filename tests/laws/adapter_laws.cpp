@@ -8,6 +8,7 @@
 #include "lowrank/adapt/nola.hpp"
 #include "lowrank/adapt/olora.hpp"
 #include "lowrank/adapt/pc_lora.hpp"
+#include "support/allocation_counter.hpp"
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
 
@@ -32,6 +33,31 @@ double size_of(matrix_view<T> a) {
   return std::sqrt(squared_norm_of(a));
 }
 
+/// Counts what products take.
+struct counting_executor : host_executor {
+  using host_executor::host_executor;
+  index_t flops{};
+};
+template <class T>
+void counted_multiply(counting_executor& exec, T alpha, matrix_view<T const> a, matrix_view<T const> b, T beta,
+                      matrix_view<T> c) {
+  exec.flops += 2 * a.rows * a.cols * b.cols;
+  multiply(static_cast<host_executor&>(exec), alpha, a, b, beta, c);
+}
+void multiply(counting_executor& exec, float alpha, matrix_view<float const> a, matrix_view<float const> b, float beta,
+              matrix_view<float> c) {
+  counted_multiply(exec, alpha, a, b, beta, c);
+}
+
+/// Of T tokens.
+struct passes {
+  index_t forward{}, backward{};
+};
+[[nodiscard]] passes of_pair(index_t rank, extents shape, index_t tokens) {
+  index_t const once = 2 * tokens * rank * (shape.rows + shape.cols);
+  return {once, 2 * once};
+}
+
 /// Between what ‖ΔW‖ lies at first; {0, 0}: the output is that of the base, bit for bit.
 struct change {
   double least{}, most{};
@@ -53,12 +79,14 @@ struct lora_entry : plain_entry<adapt::lora> {
   static std::vector<adapt::lora> all() {
     return {{.rank = 4, .alpha = 12}, {.rank = 3, .scale = adapt::scaling::rank_root, .rate_ratio = 16}};
   }
+  static passes flops(adapt::lora const& s, extents shape, index_t tokens) { return of_pair(s.rank, shape, tokens); }
 };
 
 struct olora_entry : plain_entry<adapt::olora> {
   static std::vector<adapt::olora> all() {
     return {{.rank = 4, .alpha = 2}, {.rank = 3, .start = adapt::start_factors::dropped}};
   }
+  static passes flops(adapt::olora const& s, extents shape, index_t tokens) { return of_pair(s.rank, shape, tokens); }
   /// What A and B were at first.
   static index_t frozen(adapt::olora const& s, extents shape) {
     return s.start == adapt::start_factors::kept ? s.rank * (shape.rows + shape.cols) : 0;
@@ -67,6 +95,10 @@ struct olora_entry : plain_entry<adapt::olora> {
 
 struct lora_xs_entry : plain_entry<adapt::lora_xs> {
   static std::vector<adapt::lora_xs> all() { return {{.rank = 4}, {.rank = 3, .alpha = 8}}; }
+  static passes flops(adapt::lora_xs const& s, extents shape, index_t tokens) {
+    index_t const once = 2 * tokens * s.rank, sides = shape.rows + shape.cols;
+    return {once * (sides + s.rank), once * (sides + 2 * s.rank)};
+  }
   static change start(adapt::lora_xs const&) { return {1e-5, 1e-2}; }
   static index_t frozen(adapt::lora_xs const& s, extents shape) { return s.rank * (shape.rows + shape.cols); }
 };
@@ -77,6 +109,11 @@ struct mora_entry : plain_entry<adapt::mora> {
     for (int const type : {1, 2, 3, 4, 6})
       for (index_t const rank : {1, 2, 5}) out.push_back({.rank = rank, .type = static_cast<adapt::mora_type>(type)});
     return out;
+  }
+  static passes flops(adapt::mora const& s, extents shape, index_t tokens) {
+    index_t const side = s.side(shape), blocks = (shape.cols + side - 1) / side;
+    index_t const once = 2 * tokens * side * side * (s.type == adapt::mora_type::rotated ? blocks : 1);
+    return {once, 2 * once};
   }
   /// A cosine and a sine for every pair of features.
   static index_t frozen(adapt::mora const& settings, extents shape) {
@@ -124,6 +161,7 @@ struct pc_lora_entry : plain_entry<adapt::pc_lora> {
   static std::vector<adapt::pc_lora> all() {
     return {{.rank = 4, .alpha = 2, .start = adapt::pc_lora_start::truncated_svd}};
   }
+  static passes flops(adapt::pc_lora const& s, extents shape, index_t tokens) { return of_pair(s.rank, shape, tokens); }
 };
 
 #define LOWRANK_TEST_ADAPTERS \
@@ -362,6 +400,49 @@ TEST_SUITE("adapters") {
           for (auto const& one : gradients) CHECK(size_of(one.view()) == 0);
       }
     });
+  }
+
+  TEST_CASE_TEMPLATE("passes take the flops that are written", Entry, lora_entry, olora_entry, lora_xs_entry,
+                     mora_entry, pc_lora_entry) {
+    constexpr index_t tokens = 7;
+    each<Entry>([&](auto const& settings, extents shape) {
+      host_executor making{{.threads = 1}};
+      subject<Entry, float> it{making, settings, shape};
+      counting_executor exec{{.threads = 1, .scratch_bytes = it.made.workspace_bytes(tokens)}};
+      auto const x = random_matrix({tokens, shape.cols}, 2), dy = random_matrix({tokens, shape.rows}, 4);
+      matrix<float> y{tokens, shape.rows}, dx{tokens, shape.cols};
+      std::vector<float> kept(static_cast<std::size_t>(it.made.kept_size(tokens)));
+      auto gradients = gradients_like<float>(it.made);
+      auto const expected = Entry::flops(settings, shape, tokens);
+      it.made.forward(exec, x.view(), std::span{kept}, y.view(), {});
+      CHECK(exec.flops == expected.forward);
+      exec.flops = 0;
+      it.made.backward(exec, x.view(), std::span<float const>{kept}, dy.view(), views_of(gradients), dx.view(), {});
+      CHECK(exec.flops == expected.backward);
+    });
+  }
+
+  TEST_CASE_TEMPLATE("a pass of few tokens holds far less than a gradient of W, and no buffer of its own", Entry,
+                     LOWRANK_TEST_ADAPTERS) {
+    if (!allocation_counter::watches()) return;
+    extents const shape{300, 400};
+    constexpr index_t tokens = 2;
+    for (auto const& settings : Entry::all()) {
+      host_executor making{{.threads = 1}};
+      subject<Entry, float> it{making, settings, shape};
+      host_executor exec{{.threads = 1, .scratch_bytes = it.made.workspace_bytes(tokens)}};
+      auto const x = random_matrix({tokens, shape.cols}, 2), dy = random_matrix({tokens, shape.rows}, 4);
+      matrix<float> y{tokens, shape.rows}, dx{tokens, shape.cols};
+      std::vector<float> kept(static_cast<std::size_t>(it.made.kept_size(tokens)));
+      auto gradients = gradients_like<float>(it.made);
+      auto const views = views_of(gradients);
+      allocation_counter const counter;
+      it.made.forward(exec, x.view(), std::span{kept}, y.view(), {});
+      it.made.backward(exec, x.view(), std::span<float const>{kept}, dy.view(), views, dx.view(), {});
+      CHECK(counter.aligned_bytes() == 0);
+      index_t const numbers = it.made.kept_size(tokens) + it.made.workspace_bytes(tokens) / 4;
+      CHECK(10 * numbers < shape.size());
+    }
   }
 
   TEST_CASE_TEMPLATE("factors are the change", Entry, LOWRANK_TEST_ADAPTERS) {

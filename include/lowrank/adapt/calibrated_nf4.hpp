@@ -39,7 +39,7 @@ template <std::derived_from<host_executor> E>
 /// model, so that formats of different ones may be compared.
 /// Shapes: W m x n, W' as W, inputs of n features, output_gradients of m.
 /// Cost: 2 m n² flops in fp32; allocates.
-/// Throws: shape_error; state_error where statistics have seen no rows.
+/// Requires: finite weights.  Throws: shape_error; state_error where statistics have seen no rows.
 /// Reference: Martens, Grosse, "K-FAC" (arXiv 1503.05671), (2.1), with the diagonal of D.
 template <std::derived_from<host_executor> E>
 [[nodiscard]] double loss_increase(E& exec, matrix_view<float const> w, frozen_matrix const& kept,

@@ -156,6 +156,8 @@ class frozen_matrix {
   /// Shapes: X T x n, Y T x m.  Cost: 2 T m n flops, and one pass over the codes; workspace_bytes.  Throws: shape_error.
   template <std::derived_from<host_executor> E>
   void apply(E& exec, matrix_view<float const> x, matrix_view<float> y) const {
+    require<shape_error>(x.cols == shape_.cols && y.shape() == extents{x.rows, shape_.rows}, caller, "of ", shape_,
+                         " needs X and Y as wide as it is, got ", x.shape(), " and ", y.shape());
     for_each_panel(exec, [&](matrix_view<float const> panel, index_t begin, index_t end) {
       multiply(exec, 1.0F, x, panel.t(), 0.0F, y.col_range(begin, end));
     });
@@ -164,6 +166,8 @@ class frozen_matrix {
   /// Shapes: dY T x m, dX T x n.  Cost: as `apply`.  Throws: shape_error.
   template <std::derived_from<host_executor> E>
   void apply_transposed(E& exec, matrix_view<float const> dy, float keep, matrix_view<float> dx) const {
+    require<shape_error>(dy.cols == shape_.rows && dx.shape() == extents{dy.rows, shape_.cols}, caller, "of ", shape_,
+                         " needs dY and dX as wide as it is, got ", dy.shape(), " and ", dx.shape());
     for_each_panel(exec, [&](matrix_view<float const> panel, index_t begin, index_t end) {
       multiply(exec, 1.0F, dy.col_range(begin, end), panel, begin == 0 ? keep : 1.0F, dx);
     });

@@ -224,6 +224,38 @@ class lora_adapter {
   matrix<T> a_;
   matrix<T> b_;
 };
+namespace detail {
+
+/// s [B, -B₀] and [A; A₀] with a scale for each pair.
+template <class E, class T>
+[[nodiscard]] low_rank_factors<T> difference_of_pairs(E& exec, T scale, matrix_view<T const> b, matrix_view<T const> a,
+                                                      T first_scale, matrix_view<T const> first_b,
+                                                      matrix_view<T const> first_a) {
+  index_t const r = a.rows, both = r + first_a.rows;
+  low_rank_factors<T> out{matrix<T>{b.rows, both}, matrix<T>{both, a.cols}};
+  auto const put = [&](matrix_view<T const> left, matrix_view<T const> right, T factor, index_t begin, index_t end) {
+    lowrank::detail::map_elements(exec, "difference_of_pairs", left, out.left.view().col_range(begin, end),
+                                  [factor](T x) { return factor * x; });
+    copy(exec, right, out.right.view().row_range(begin, end));
+  };
+  put(b, a, scale, 0, r);
+  put(first_b, first_a, -first_scale, r, both);
+  return out;
+}
+
+}  // namespace detail
+
+/// What an adapter has learnt since its start, s B A - s₀ B₀ A₀, as one pair. It is what the matrix of before is changed by where
+/// the base was made for the start: by PC-LoRA's SVD, which takes s₀ B₀ A₀ from it, or by rounding, which LoftQ's start makes up
+/// for.
+/// Shapes: both adapters m x n; m x (r + r₀) and (r + r₀) x n.  Throws: shape_error.
+template <std::derived_from<host_executor> E, class T>
+[[nodiscard]] low_rank_factors<T> change_since(E& exec, lora_adapter<T> const& start, lora_adapter<T> const& now) {
+  require<shape_error>(start.shape() == now.shape(), "change_since", "needs adapters of one shape, got ", start.shape(),
+                       " and ", now.shape());
+  return detail::difference_of_pairs(exec, now.scale(), now.b(), now.a(), start.scale(), start.b(), start.a());
+}
+
 static_assert(low_rank_adapter<lora_adapter<float>> && low_rank_adapter<lora_adapter<double>> &&
               adapter_settings<lora>);
 

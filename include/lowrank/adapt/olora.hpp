@@ -103,16 +103,8 @@ class olora_adapter {
   [[nodiscard]] low_rank_factors<T> factors_for_original(E& exec) const {
     require<state_error>(settings_.start == start_factors::kept, "olora",
                          "needs start_factors::kept to tell the change of the original matrix");
-    index_t const r = rank();
-    low_rank_factors<T> out{matrix<T>{shape().rows, 2 * r}, matrix<T>{2 * r, shape().cols}};
-    auto const put = [&](matrix_view<T const> b, matrix_view<T const> a, T scale, index_t begin) {
-      lowrank::detail::map_elements(exec, "olora", b, out.left.view().col_range(begin, begin + r),
-                                    [scale](T x) { return scale * x; });
-      copy(exec, a, out.right.view().row_range(begin, begin + r));
-    };
-    put(pair_.b(), pair_.a(), pair_.scale(), 0);
-    put(first_b_.view(), first_a_.view(), -pair_.scale(), r);
-    return out;
+    return detail::difference_of_pairs(exec, pair_.scale(), pair_.b(), pair_.a(), pair_.scale(),
+                                       std::as_const(first_b_).view(), std::as_const(first_a_).view());
   }
 
  private:

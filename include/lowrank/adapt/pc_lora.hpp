@@ -36,7 +36,8 @@ struct pc_lora {
     decay.check();
     require(start <= pc_lora_start::truncated_svd, "pc_lora", "unknown start ", static_cast<int>(start));
   }
-  /// The pair; w becomes what is to fade.
+  /// The pair; w becomes what is to fade. With the start from an SVD it is a pair for that w, not for the one that was: see
+  /// `change_since`.
   /// Throws: shape_error; argument_error for NaN or infinity; w is unchanged then.
   template <class T, class E>
   [[nodiscard]] lora_adapter<T> make(E& exec, matrix_view<T> w, rng_key const& key) const {

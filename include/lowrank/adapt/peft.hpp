@@ -284,17 +284,17 @@ template <class E>
   copy(exec, adapter.b(), out.b.view());
   return out;
 }
+/// A change of low rank as plain LoRA.
+[[nodiscard]] inline peft_module to_peft_module(std::string name, low_rank_factors<float> change) {
+  auto const rank = static_cast<double>(change.rank());
+  return {.name = std::move(name), .a = std::move(change.right), .b = std::move(change.left), .alpha = rank};
+}
 /// An adapter of low rank as plain LoRA, its scale folded into B. One whose base was changed when it was made is written for the
 /// base as it was, with twice the rank.
 template <class E, low_rank_adapter A>
 [[nodiscard]] peft_module to_peft_module(E& exec, std::string name, A const& adapter) {
-  auto factors = [&] {
-    if constexpr (base_changing_adapter<A>) return adapter.factors_for_original(exec);
-    else return adapter.factors(exec);
-  }();
-  static_assert(std::same_as<decltype(factors), low_rank_factors<float>>, "lowrank: files hold fp32");
-  auto const rank = static_cast<double>(factors.rank());
-  return {.name = std::move(name), .a = std::move(factors.right), .b = std::move(factors.left), .alpha = rank};
+  if constexpr (base_changing_adapter<A>) return to_peft_module(std::move(name), adapter.factors_for_original(exec));
+  else return to_peft_module(std::move(name), adapter.factors(exec));
 }
 
 }  // namespace lowrank::adapt

@@ -53,20 +53,22 @@ namespace detail {
   return {scale, 0, usable ? 1 / scale : 0.0F};
 }
 
-/// The scale with the least sum of importance_k (x_k - x'_k)², of those that are tried.
+/// The scale with the least sum of importance_k (x_k - x'_k)², of those that are tried; where nothing is important, everything
+/// is.
 template <int Block, class Codec>
 [[nodiscard]] float best_scale(Codec const& codec, gptq const& how, float const* x, float const* importance) noexcept {
   float most = 0;
   for (int k = 0; k < Block; ++k) most = std::max(most, std::abs(x[k]));
   float const whole = codec.fit({.low = -most, .high = most}).scale;
   float best = whole;
+  bool const equal = std::all_of(importance, importance + Block, [](float w) { return w == 0; });
   double least = std::numeric_limits<double>::max();
   for (int i = 0; i < how.scales; ++i) {
     auto const shared = scale_to_encode(whole * how.factor(i));
     pack sum{0.0F};
     for (int k = 0; k < Block; k += pack::width) {
       pack const value = pack::load(x + k), off = codec.decode(codec.encode(value, shared), shared) - value;
-      sum = sum + pack::load(importance + k) * off * off;
+      sum = sum + (equal ? pack{1.0F} : pack::load(importance + k)) * off * off;
     }
     std::array<float, pack::width> lanes;
     sum.store(lanes.data());

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "lowrank/adapt/extract.hpp"
+#include "lowrank/adapt/peft.hpp"
 #include "lowrank/linalg/host/decompositions.hpp"
 #include "support/executors.hpp"
 #include "support/matrices.hpp"
@@ -124,10 +125,52 @@ TEST_SUITE("loftq") {
     for (index_t i = 0; i < shape.rows; ++i) w(i, 3) += 1.0F;
     rng_key const key{.seed = 4};
     auto const usual = lora{.rank = 3}.make<float>(exec, copy_of(w.view()).view(), key);
-    auto const adapter = loftq(exec, {.rank = 3}, w.view(), kept, key);
-    CHECK(adapter.b()(0, 0) != 0);
-    CHECK(adapter.b()(0, 1) == 0);
-    CHECK(same_bits(copy_of(adapter.a().row_range(1, 3)), copy_of(usual.a().row_range(1, 3))));
+    auto const inputs = statistics_of(exec, shape.cols, 60, 2), outputs = statistics_of(exec, shape.rows, 60, 3);
+    for (bool const seen : {false, true}) {
+      CAPTURE(seen);
+      lora const settings{.rank = 3};
+      auto const adapter = seen ? loftq(exec, settings, w.view(), kept, inputs, outputs, key)
+                                : loftq(exec, settings, w.view(), kept, key);
+      CHECK(adapter.b()(0, 0) != 0);
+      for (index_t i = 0; i < shape.rows; ++i) CHECK(adapter.b()(i, 1) == 0);
+      CHECK(same_bits(copy_of(adapter.a().row_range(1, 3)), copy_of(usual.a().row_range(1, 3))));
+    }
+  }
+
+  TEST_CASE("a start that is not its own is not mixed with what is lost") {
+    host_executor exec{{.threads = 2}};
+    auto w = random_matrix({12, 20}, 1);
+    frozen_matrix const kept{exec, w.view(), frozen_format::fp32};
+    for (index_t i = 0; i < 12; ++i) w(i, 3) += 1.0F;
+    auto const lost = lost_of(exec, w, kept);
+    auto const adapter = loftq(exec, {.rank = 4, .start = lora_start::orthogonal}, w.view(), kept, {.seed = 4});
+    auto left = copy_of(lost.view());
+    adapter.add_to(exec, -1.0F, left.view());
+    CHECK(largest_difference(left.view(), matrix<float>{left.shape()}.view()) < 1e-5);
+  }
+
+  TEST_CASE("what has been learnt since the start") {
+    host_executor exec{{.threads = 2}};
+    auto const w = random_matrix({12, 20}, 1);
+    frozen_matrix const kept{exec, w.view(), frozen_format::nf4};
+    auto const start = loftq(exec, {.rank = 3}, w.view(), kept);
+    auto now = loftq(exec, {.rank = 4, .alpha = 5}, w.view(), kept);
+    now.tensors()[0].values(1, 2) += 1;
+    now.tensors()[1].values(3, 2) -= 1;
+    auto const pair = change_since(exec, start, now);
+    CHECK(pair.rank() == 7);
+    matrix<float> wanted{w.shape()}, product{w.shape()};
+    now.add_to(exec, 1.0F, wanted.view());
+    start.add_to(exec, -1.0F, wanted.view());
+    multiply(exec, 1.0F, pair.left.view(), pair.right.view(), 0.0F, product.view());
+    CHECK(largest_difference(product.view(), wanted.view()) < 1e-6);
+    lora_adapter<float> const other{{.rank = 3}, {12, 19}};
+    CHECK_THROWS_AS(std::ignore = change_since(exec, start, other), shape_error);
+    auto const saved = to_peft_module("q", change_since(exec, start, now));
+    CHECK(saved.alpha == 7);
+    CHECK(saved.rank() == 7);
+    CHECK(same_bits(saved.b, pair.left));
+    CHECK(same_bits(saved.a, pair.right));
   }
 
   TEST_CASE("other shapes and ranks are refused, and statistics of nothing") {
@@ -140,6 +183,8 @@ TEST_SUITE("loftq") {
     CHECK_NOTHROW(made(6, kept, inputs, outputs));
     CHECK_THROWS_AS(made(7, kept, inputs, outputs), shape_error);
     CHECK_THROWS_AS(made(2, frozen_matrix{}, inputs, outputs), shape_error);
+    for (index_t const r : {-1, 7})
+      CHECK_THROWS_AS(std::ignore = loss_increase_beside_loftq(exec, w.view(), kept, inputs, outputs, r), shape_error);
     CHECK_THROWS_AS(made(2, kept, outputs, inputs), shape_error);
     CHECK_THROWS_AS(made(2, kept, activation_statistics{9}, outputs), state_error);
     CHECK_THROWS_AS(made(2, kept, inputs, activation_statistics{6}), state_error);

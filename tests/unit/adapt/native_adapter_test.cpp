@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
+#include <filesystem>
 #include <limits>
 #include <string>
 
@@ -16,6 +19,7 @@ namespace {
 using namespace lowrank;
 using namespace lowrank::adapt;
 using lowrank_test::random_matrix;
+using lowrank_test::same_bits;
 
 bool holds(std::string const& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
@@ -174,6 +178,49 @@ TEST_CASE("what cannot be read again is not written") {
   out.modules[1].tensors[0].name = "x.y";
   CHECK_THROWS_AS(write_native(f.folder.path(), out), argument_error);
   CHECK(f.folder.entries() == 0);
+}
+
+TEST_CASE("NOLA adapters of a 70B model are a file of 573 440 numbers") {
+  saved_file f;
+  index_t const d = 8192, heads = 1024, wide = 28672;
+  std::array<std::pair<char const*, extents>, 7> const layer{{{"q_proj", {d, d}},
+                                                              {"k_proj", {heads, d}},
+                                                              {"v_proj", {heads, d}},
+                                                              {"o_proj", {d, d}},
+                                                              {"gate_proj", {wide, d}},
+                                                              {"up_proj", {wide, d}},
+                                                              {"down_proj", {d, wide}}}};
+  nola const settings{.rank = 16, .right_count = 512, .left_count = 512};
+  native_adapter out;
+  for (int l = 0; l < 80; ++l)
+    for (auto const& [name, shape] : layer) {
+      rng_key const key{.seed = 1, .tensor = static_cast<std::uint32_t>(out.modules.size())};
+      nola_adapter<float> one{settings, shape, key};
+      disturb(one);
+      out.modules.push_back(to_native_module("layers." + std::to_string(l) + "." + name, one, key));
+    }
+  write_native(f.folder.path(), out);
+  std::size_t const numbers = 4 * 573440, file = std::filesystem::file_size(f.folder / peft_tensor_file);
+  CHECK(file >= numbers);
+  CHECK(file < numbers + 560 * 512);  // names, settings, keys
+  auto const read = read_native(f.folder.path());
+  REQUIRE(read.modules.size() == 560);
+  index_t count = 0, wrong = 0;
+  for (auto const& module : read.modules) {
+    auto const written = std::ranges::find(out.modules, module.name, &native_module::name);
+    REQUIRE(written != out.modules.end());
+    CHECK(module.shape == written->shape);
+    CHECK(module.key == written->key);
+    REQUIRE(module.tensors.size() == 2);
+    for (auto const& tensor : module.tensors) {
+      auto const same = std::ranges::find(written->tensors, tensor.name, &native_tensor::name);
+      REQUIRE(same != written->tensors.end());
+      count += tensor.values.shape().size();
+      wrong += same_bits(tensor.values, same->values) ? 0 : 1;
+    }
+  }
+  CHECK(count == 573440);
+  CHECK(wrong == 0);
 }
 
 TEST_SUITE_END();

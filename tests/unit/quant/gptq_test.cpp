@@ -260,6 +260,14 @@ TEST_SUITE("gptq") {
                                1 / scales[static_cast<std::size_t>(e / 64)]};
       CHECK(back.data()[e] == value_of(nf4, code_of(nf4, w.data()[e], shared), shared));
     }
+    // Nor do they make any scale but that of the weights themselves the best.
+    auto const unseen = opened(exec, coded(exec, w, matrix<double>{shape.cols, shape.cols}), shape);
+    double wide = 0, best = 0;
+    for (index_t e = 0; e < shape.size(); ++e) {
+      wide += std::pow(static_cast<double>(back.data()[e] - w.data()[e]), 2);
+      best += std::pow(static_cast<double>(unseen.data()[e] - w.data()[e]), 2);
+    }
+    CHECK(best <= 1.001 * wide);
     auto faint = moment_of(shape.cols, 30, 1);  // second moments below the numbers of fp32
     for (index_t e = 0; e < faint.shape().size(); ++e) faint.data()[e] *= 0x1p-200;
     CHECK(same_bits(opened(exec, coded(exec, w, faint), shape),
