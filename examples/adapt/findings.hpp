@@ -55,13 +55,13 @@ struct trial_group {
 }
 
 inline void print_heading() {
-  std::printf("\n%-20s %4s %9s %7s %8s %5s %9s %9s %9s %11s %10s %8s %6s\n", "method", "rank", "base", "samples",
+  std::printf("\n%-20s %4s %15s %7s %8s %5s %9s %9s %9s %11s %10s %8s %6s\n", "method", "rank", "base", "samples",
               "rate", "seed", "before", "after", "best", "trained", "file", "tokens/s", "learnt");
 }
 inline void print_row(trial_result const& r) {
   auto const& t = r.settings;
-  std::printf("%-20s %4ld %9s %7ld %8.1e %5lu %9.3f %9.3f %9.3f %11ld %10s %8.0f %6.1f\n", t.method.c_str(),
-              static_cast<long>(t.rank), t.base.c_str(), static_cast<long>(t.samples), t.rate,
+  std::printf("%-20s %4ld %15s %7ld %8.1e %5lu %9.3f %9.3f %9.3f %11ld %10s %8.0f %6.1f\n", t.method.c_str(),
+              static_cast<long>(t.rank), base_label(t).c_str(), static_cast<long>(t.samples), t.rate,
               static_cast<unsigned long>(t.seed), r.before, r.after, r.best, static_cast<long>(r.parameters),
               llama::mebibytes(r.file_bytes).c_str(), r.tokens_per_second(), r.ranks.mean);
   std::fflush(stdout);
@@ -110,8 +110,6 @@ inline void print_row(trial_result const& r) {
     if (like == all.end()) continue;
     auto t = r.settings;
     t.seed = 0;
-    std::string brief = t.method + " " + std::to_string(t.rank) + " " + t.base;
-    if (t.base == "nf4_mixed") brief += " " + llama::decimal(t.base_bytes, 3);
     auto& row = rows[name(t)];
     if (row.is_null()) row = nlohmann::json::object();
     auto ratios = row.value("perplexity_ratios", std::vector<double>{});
@@ -125,7 +123,7 @@ inline void print_row(trial_result const& r) {
     for (std::size_t w = 0; w < std::min(rise.size(), like->window_losses.size()); ++w)
       rise[w] = (rise[w] * n + r.window_losses[w] - like->window_losses[w]) / (n + 1);
     row = {{"id", name(t)},
-           {"name", brief},
+           {"name", t.method + " " + std::to_string(t.rank) + " " + base_label(t)},
            {"pairs", n + 1},
            {"perplexity_ratio", smollm2::mean(ratios)},
            {"perplexity_ratios", ratios},

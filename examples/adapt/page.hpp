@@ -14,8 +14,8 @@ namespace detail {
 [[nodiscard]] inline std::vector<llama::curve> curves_of(std::vector<trial_group> const& groups,
                                                          std::function<double(trial_group const&)> const& x,
                                                          std::function<double(trial_result const&)> const& y) {
-  bool const bases =
-      std::ranges::any_of(groups, [&](auto const& g) { return g.settings.base != groups.front().settings.base; });
+  bool const bases = std::ranges::any_of(
+      groups, [&](auto const& g) { return base_label(g.settings) != base_label(groups.front().settings); });
   bool const samples =
       std::ranges::any_of(groups, [&](auto const& g) { return g.settings.samples != groups.front().settings.samples; });
   bool const rates = std::ranges::any_of(groups, [&](auto const& g) {
@@ -30,7 +30,7 @@ namespace detail {
   for (auto const& g : groups) {
     auto const& t = g.settings;
     std::string title = t.method;
-    if (bases) title += " " + t.base;
+    if (bases) title += " " + base_label(t);
     if (samples) title += ", " + std::to_string(t.samples) + " samples";
     if (rates) title += ", " + llama::decimal(1e4 * t.rate, 1) + "e-4";
     auto at = std::ranges::find_if(found, [&](auto const& c) { return c.first == title; });
@@ -65,7 +65,7 @@ inline void write_trials(std::ostream& out, std::vector<trial_group> const& grou
     std::snprintf(rate, sizeof rate, "%.1e", t.rate);
     std::string const cells[] = {t.method,
                                  std::to_string(t.rank),
-                                 t.base,
+                                 base_label(t),
                                  t.rule,
                                  rate,
                                  std::to_string(t.samples),
@@ -118,7 +118,7 @@ inline void write_page(std::filesystem::path const& page, settings const& s, std
   std::vector<llama::curve> curves;
   for (auto const& g : groups)
     if (g.settings.rank == groups.front().settings.rank && g.settings.samples == groups.front().settings.samples)
-      curves.push_back({g.settings.method + " " + g.settings.base +
+      curves.push_back({g.settings.method + " " + base_label(g.settings) +
                             (s.rates.size() > 1 ? " " + llama::decimal(1e4 * g.settings.rate, 1) + "e-4" : ""),
                         g.trials.front()->curve});
   figure("Held-out perplexity while training, rank " + std::to_string(groups.front().settings.rank) + ", first seed",

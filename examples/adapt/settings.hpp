@@ -38,7 +38,15 @@ struct trial {
   std::uint64_t seed{1};  ///< of the samples, their order and the adapters
 };
 
-/// What a trial is called in tables and files: all that tells trials apart.
+/// The base in tables and plots: "nf4_mixed 0.350" where its bytes are asked for.
+[[nodiscard]] inline std::string base_label(trial const& t) {
+  if (t.base != "nf4_mixed") return t.base;
+  char share[16];
+  std::snprintf(share, sizeof share, " %.3f", t.base_bytes);
+  return t.base + share;
+}
+
+/// What a trial is called in files: all that tells trials apart.
 [[nodiscard]] inline std::string name(trial const& t) {
   char numbers[160];
   std::snprintf(numbers, sizeof numbers, "-r%ld-%s-n%ld-%s-%g-%ldx%ldx%ld-a%g-s%lu", static_cast<long>(t.rank),
