@@ -216,6 +216,35 @@ std::vector<matrix_view<T>> views_of(std::vector<matrix<T>>& all) {
   return out;
 }
 
+/// Everything that one pass forward and backward reads and writes.
+template <class Adapter>
+struct one_pass {
+  Adapter& adapter;
+  matrix<float> x, dy, y, dx;
+  std::vector<float> kept;
+  std::vector<matrix<float>> gradients;
+  std::vector<matrix_view<float>> views;
+
+  one_pass(Adapter& a, index_t tokens)
+      : adapter{a},
+        x{random_matrix({tokens, a.shape().cols}, 2)},
+        dy{random_matrix({tokens, a.shape().rows}, 4)},
+        y{tokens, a.shape().rows},
+        dx{tokens, a.shape().cols},
+        kept(static_cast<std::size_t>(a.kept_size(tokens))),
+        gradients{gradients_like<float>(a)},
+        views{views_of(gradients)} {}
+  template <class E>
+  void forward(E& exec) {
+    adapter.forward(exec, std::as_const(x).view(), std::span{kept}, y.view(), {});
+  }
+  template <class E>
+  void backward(E& exec) {
+    adapter.backward(exec, std::as_const(x).view(), std::span<float const>{kept}, std::as_const(dy).view(), views,
+                     dx.view(), {});
+  }
+};
+
 constexpr std::array<extents, 4> shapes{extents{11, 11}, extents{9, 14}, extents{17, 6}, extents{6, 23}};
 
 /// body(settings, shape) for everything an entry can be.
@@ -409,36 +438,28 @@ TEST_SUITE("adapters") {
       host_executor making{{.threads = 1}};
       subject<Entry, float> it{making, settings, shape};
       counting_executor exec{{.threads = 1, .scratch_bytes = it.made.workspace_bytes(tokens)}};
-      auto const x = random_matrix({tokens, shape.cols}, 2), dy = random_matrix({tokens, shape.rows}, 4);
-      matrix<float> y{tokens, shape.rows}, dx{tokens, shape.cols};
-      std::vector<float> kept(static_cast<std::size_t>(it.made.kept_size(tokens)));
-      auto gradients = gradients_like<float>(it.made);
+      one_pass<std::remove_cvref_t<decltype(it.made)>> at{it.made, tokens};
       auto const expected = Entry::flops(settings, shape, tokens);
-      it.made.forward(exec, x.view(), std::span{kept}, y.view(), {});
+      at.forward(exec);
       CHECK(exec.flops == expected.forward);
       exec.flops = 0;
-      it.made.backward(exec, x.view(), std::span<float const>{kept}, dy.view(), views_of(gradients), dx.view(), {});
+      at.backward(exec);
       CHECK(exec.flops == expected.backward);
     });
   }
 
   TEST_CASE_TEMPLATE("a pass of few tokens holds far less than a gradient of W, and no buffer of its own", Entry,
                      LOWRANK_TEST_ADAPTERS) {
-    if (!allocation_counter::watches()) return;
     extents const shape{300, 400};
     constexpr index_t tokens = 2;
     for (auto const& settings : Entry::all()) {
       host_executor making{{.threads = 1}};
       subject<Entry, float> it{making, settings, shape};
       host_executor exec{{.threads = 1, .scratch_bytes = it.made.workspace_bytes(tokens)}};
-      auto const x = random_matrix({tokens, shape.cols}, 2), dy = random_matrix({tokens, shape.rows}, 4);
-      matrix<float> y{tokens, shape.rows}, dx{tokens, shape.cols};
-      std::vector<float> kept(static_cast<std::size_t>(it.made.kept_size(tokens)));
-      auto gradients = gradients_like<float>(it.made);
-      auto const views = views_of(gradients);
+      one_pass<std::remove_cvref_t<decltype(it.made)>> at{it.made, tokens};
       allocation_counter const counter;
-      it.made.forward(exec, x.view(), std::span{kept}, y.view(), {});
-      it.made.backward(exec, x.view(), std::span<float const>{kept}, dy.view(), views, dx.view(), {});
+      at.forward(exec);
+      at.backward(exec);
       CHECK(counter.aligned_bytes() == 0);
       index_t const numbers = it.made.kept_size(tokens) + it.made.workspace_bytes(tokens) / 4;
       CHECK(10 * numbers < shape.size());

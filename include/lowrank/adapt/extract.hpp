@@ -65,9 +65,8 @@ template <std::derived_from<host_executor> E>
     held += values[static_cast<std::size_t>(r)] * values[static_cast<std::size_t>(r)];
 
   lora_adapter<float> adapter{{.rank = r, .alpha = static_cast<float>(r)}, base.shape(), key};
-  for (index_t k = 0; k < r; ++k)
-    adapter.set_component(k, values[static_cast<std::size_t>(k)], std::as_const(u).view().col_range(k, k + 1),
-                          std::as_const(v).view().col_range(k, k + 1));
+  adapter.set_components(std::span{values}.first(static_cast<std::size_t>(r)), std::as_const(u).view(),
+                         std::as_const(v).view());
   double left = 0;
   adapter.add_to(exec, -1.0F, change.view());
   squared_norm(exec, change.view(), &left);

@@ -80,10 +80,8 @@ template <std::derived_from<host_executor> E>
   range_report report{};
   randomized_svd(exec, lost.view(), r, {.u = u.view(), .values = values.data(), .v = v.view()}, search, key, &report);
   require(report.failed == 0, "loftq", "needs finite weights, got NaN or infinity in a matrix of ", w.shape());
-  double const least = detail::least_loss * values.front();
-  for (index_t k = 0; k < r && values[static_cast<std::size_t>(k)] > least; ++k)
-    out.set_component(k, values[static_cast<std::size_t>(k)], std::as_const(u).view().col_range(k, k + 1),
-                      std::as_const(v).view().col_range(k, k + 1));
+  std::erase_if(values, [least = detail::least_loss * values.front()](double s) { return s <= least; });
+  out.set_components(values, std::as_const(u).view(), std::as_const(v).view());
   return out;
 }
 

@@ -106,12 +106,14 @@ class lora_adapter {
     }
   }
 
-  /// Component k of s B A becomes σ u vᵀ, its size shared evenly by A and B.
-  /// Shapes: u m x 1, v n x 1.  Requires: 0 <= k < r, σ >= 0.
-  void set_component(index_t k, double sigma, matrix_view<float const> u, matrix_view<float const> v) noexcept {
-    double const root = std::sqrt(sigma / static_cast<double>(settings_.scale_value()));
-    for (index_t j = 0; j < v.rows; ++j) a_(k, j) = static_cast<T>(root * static_cast<double>(v(j, 0)));
-    for (index_t i = 0; i < u.rows; ++i) b_(i, k) = static_cast<T>(root * static_cast<double>(u(i, 0)));
+  /// The first components of s B A become σ_k u_k v_kᵀ, their sizes shared evenly by A and B.
+  /// Shapes: U m x k, V n x k or wider, for k <= r values σ.  Requires: σ >= 0.
+  void set_components(std::span<double const> values, matrix_view<float const> u, matrix_view<float const> v) noexcept {
+    for (index_t k = 0; k < static_cast<index_t>(values.size()); ++k) {
+      double const root = std::sqrt(values[static_cast<std::size_t>(k)] / static_cast<double>(settings_.scale_value()));
+      for (index_t j = 0; j < v.rows; ++j) a_(k, j) = static_cast<T>(root * static_cast<double>(v(j, k)));
+      for (index_t i = 0; i < u.rows; ++i) b_(i, k) = static_cast<T>(root * static_cast<double>(u(i, k)));
+    }
   }
 
   /// Z = X̃ Aᵀ, kept; Y += s Z Bᵀ, where X̃ is X, or what dropout leaves of it.

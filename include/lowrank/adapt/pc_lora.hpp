@@ -55,9 +55,7 @@ struct pc_lora {
     randomized_svd(exec, seen.view(), rank, {.u = u.view(), .values = values.data(), .v = v.view()}, search, key,
                    &report);
     require(report.failed == 0, "pc_lora", "needs finite weights, got NaN or infinity in a matrix of ", w.shape());
-    for (index_t k = 0; k < rank; ++k)
-      pair.set_component(k, values[static_cast<std::size_t>(k)], std::as_const(u).view().col_range(k, k + 1),
-                         std::as_const(v).view().col_range(k, k + 1));
+    pair.set_components(values, std::as_const(u).view(), std::as_const(v).view());
     pair.add_to(exec, T{-1}, w);
     return pair;
   }

@@ -136,6 +136,21 @@ TEST_CASE_TEMPLATE("products are those with the dense matrix, whatever the panel
     }
 }
 
+TEST_CASE("products refuse what is narrower or wider than they are") {
+  host_executor exec{{.threads = 1}};
+  auto const w = random_matrix({8, 64}, 1);
+  frozen_matrix const kept{exec, w.view(), frozen_format::nf4};
+  exec.reserve(kept.workspace_bytes());
+  auto const x = random_matrix({3, 64}, 2), dy = random_matrix({3, 8}, 3), wide = random_matrix({3, 65}, 4);
+  matrix<float> y{3, 9}, dx{3, 65}, right_y{3, 8}, right_dx{3, 64};
+  CHECK_THROWS_AS(kept.apply(exec, x.view(), y.view()), shape_error);
+  CHECK_THROWS_AS(kept.apply(exec, wide.view(), right_y.view()), shape_error);
+  CHECK_THROWS_AS(kept.apply_transposed(exec, x.view(), 0, right_dx.view()), shape_error);
+  CHECK_THROWS_AS(kept.apply_transposed(exec, dy.view(), 0, dx.view()), shape_error);
+  CHECK_NOTHROW(kept.apply(exec, x.view(), right_y.view()));
+  CHECK_NOTHROW(kept.apply_transposed(exec, dy.view(), 0, right_dx.view()));
+}
+
 TEST_CASE("panels are rows of the whole") {
   host_executor exec{{.threads = 2, .scratch_bytes = 1 << 22}};
   auto const w = random_matrix({700, 48}, 2);  // nf4: 525 blocks, in three groups of scales
